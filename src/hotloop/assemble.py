@@ -1,0 +1,214 @@
+"""The assembly page: config -> task -> data -> plan -> state -> callbacks -> loop -> run folder.
+
+The one module that sees the whole configuration; every part below receives only its own section. Read it from top to
+bottom to know what happens when a person says `hotloop train`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hotloop import device as machine
+from hotloop.config import direction, guards
+from hotloop.config.load import Loaded
+from hotloop.config.schema import Config
+from hotloop.data.loader import batches, fetch, move
+from hotloop.data.sampler import Sampler, key_of
+from hotloop.data.source import Source
+from hotloop.distributed import require_single_process
+from hotloop.engine import callbacks as observers
+from hotloop.engine import loop, schedule
+from hotloop.engine.optim import build_optimizers
+from hotloop.engine.plan import Plan, apply_to_process
+from hotloop.engine.precision import autocast
+from hotloop.engine.probe import look
+from hotloop.engine.reduce import Totals, inverse_totals, micro_loss
+from hotloop.engine.resolve import Sections, resolve, total_steps
+from hotloop.engine.state import TrainState
+from hotloop.errors import ConfigError, HotloopError
+from hotloop.task import Batch, Splits, Task
+from hotloop.tasks.own import load_object
+
+_DROPOUT = 7  # purpose number of the random stream that training itself draws from
+
+
+@dataclass
+class Session:
+    """Everything a run consists of, put together and ready to train."""
+
+    config: Config
+    task: Task
+    splits: Splits  # on the device where the plan says resident
+    sampler: Sampler
+    plan: Plan
+    state: TrainState
+    remarks: list[str] = field(default_factory=list)
+
+    def feed(self) -> Iterator[Batch]:
+        """Effective batches from the state's step on."""
+        plan = self.plan
+        return batches(
+            self.splits.train,
+            self.sampler,
+            plan.torch_device,
+            first_step=self.state.step,
+            pad=plan.pad_ragged,
+            seed=self.config.experiment.seed,
+            num_workers=plan.num_workers,
+            pin_memory=plan.pin_memory,
+            prefetch=plan.prefetch,
+            resident=plan.resident,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Every evaluation metric of the model as it is, eval_ prefix included."""
+        assert self.splits.val is not None
+        found = loop.prefixed(self._measure(self.splits.val))
+        for name, source in self.splits.extra.items():
+            found[f"eval_loss_{name}"] = self._measure(source)["loss"]
+        return found
+
+    def _measure(self, source: Source) -> dict[str, float]:
+        return loop.evaluate(self.task, self.state.model, source, self.plan)
+
+
+def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
+    """Put a run together, up to the point where it could take its first step.
+
+    Args:
+        loaded: the resolved configuration, with the origin of each value.
+        task: constructed with its options.
+        plan: of the run to go on with; a new run works out its own.
+
+    Raises:
+        HotloopError: the data, the device or the model cannot do what was asked for.
+    """
+    config = loaded.config
+    require_single_process()
+    device = machine.pick_device(config.training.device)
+    machine.set_deterministic(config.training.deterministic)
+    machine.set_threads(plan.threads if plan else config.training.threads)
+    splits = task.cut(task.sources())
+    machine.seed_everything(config.experiment.seed)
+    model = task.model().to(device)
+    _set_checkpointing(model, config.optimization.gradient_checkpointing)
+    effective = config.training.batch_size * config.training.gradient_accumulation_steps
+    sampler = task.sampler(splits.train, effective, config.experiment.seed)
+    _check_schedule(loaded, sampler.steps_per_epoch)
+    remarks: list[str] = []
+    if plan is None:
+        sections = Sections(config.data, config.training, config.callbacks, config.doctor.on_nan)
+        first = partial(_first_micro_batch, splits.train, sampler, config.training.batch_size, device)
+        probe = lambda precisions: look(task, model, first(), device, precisions)  # noqa: E731
+        plan, remarks = resolve(sections, device, model, splits.train, sampler, probe)
+    plan = apply_to_process(plan)
+    if plan.resident:
+        splits = _on_device(splits, device)
+    machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
+    state = _state(config, task, model, plan)
+    remarks += schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
+    return Session(config, task, splits, sampler, plan, state, remarks)
+
+
+def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainState:
+    """The model with its optimizers and schedule, and the loss as the step calls it."""
+    device, options = plan.torch_device, config.optimization
+    terms = task.term_weights()
+
+    def share(micro: Batch, totals: Totals) -> Tensor:
+        with autocast(device, plan.precision):
+            return micro_loss(task, model, terms, micro, totals)
+
+    mode = None if plan.compile == "default" else plan.compile
+    matrix_dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
+    return TrainState(
+        model.train(),
+        build_optimizers(model, options, device, matrix_dtype),
+        schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
+        plan,
+        partial(inverse_totals, task),
+        share if plan.compile == "off" else torch.compile(share, mode=mode, dynamic=False),
+        options.max_grad_norm,
+        options.learning_rate,
+    )
+
+
+def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[observers.Hooks, observers.Judge]:
+    """The callbacks of a run, in the order in which they are asked; `extra` come last."""
+    config = session.config
+    chosen = config.callbacks
+    stated, metric = chosen.early_stopping_mode, chosen.early_stopping_metric
+    mode = direction.resolve(metric, stated)
+    assert mode is not None, "a guard has seen to it"
+    judge = observers.Judge(metric, mode, chosen.min_delta, chosen.early_stopping_patience)
+    listed: list[Any] = [observers.Cadence(session.plan, chosen.checkpoint_every == "eval"), judge]
+    if config.experiment.stop_at:
+        targets = {name: (value, direction.mode_of(name) or mode) for name, value in config.experiment.stop_at.items()}
+        listed.append(observers.StopAt(targets))
+    if config.optimization.lr_scheduler == "plateau":
+        listed.append(observers.Plateau(config.optimization.plateau_factor, config.optimization.plateau_patience))
+    if config.training.max_time is not None:
+        listed.append(observers.MaxTime(config.training.max_time))
+    listed += [observers.Interrupt(), *(_own_callback(spec) for spec in chosen.user), *extra]
+    return observers.Hooks(listed), judge
+
+
+def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
+    """(step, learning rate) for each step that the run would take, without training; reads the data for its length."""
+    config = loaded.config
+    splits = task.cut(task.sources())
+    effective = config.training.batch_size * config.training.gradient_accumulation_steps
+    per_epoch = task.sampler(splits.train, effective, config.experiment.seed).steps_per_epoch
+    _check_schedule(loaded, per_epoch)
+    factors = schedule.factors(config.optimization, total_steps(config.training, per_epoch), per_epoch)
+    return [(step, factor * config.optimization.learning_rate) for step, factor in enumerate(factors)]
+
+
+def _check_schedule(loaded: Loaded, steps_per_epoch: int) -> None:
+    steps = total_steps(loaded.config.training, steps_per_epoch)
+    problems = guards.schedule_problems(
+        loaded.config, loaded.origins, total_steps=steps, steps_per_epoch=steps_per_epoch
+    )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _first_micro_batch(source: Source, sampler: Sampler, size: int, device: torch.device) -> Batch:
+    indices = torch.from_numpy(sampler.indices(0, 0)[:size].copy())
+    return move(fetch(source, indices, None), device)
+
+
+def _on_device(splits: Splits, device: torch.device) -> Splits:
+    def there(source: Source) -> Source:
+        return source.to(device) if source.nbytes is not None else source
+
+    val = None if splits.val is None else there(splits.val)
+    return Splits(there(splits.train), val, {name: there(source) for name, source in splits.extra.items()})
+
+
+def _set_checkpointing(model: nn.Module, wanted: bool) -> None:
+    if not wanted:
+        return
+    if hasattr(model, "gradient_checkpointing_enable"):  # Hugging Face models
+        model.gradient_checkpointing_enable()
+    elif hasattr(model, "gradient_checkpointing"):
+        model.gradient_checkpointing = True
+    else:
+        raise HotloopError(
+            f"{type(model).__name__} does not know gradient checkpointing",
+            where="optimization.gradient_checkpointing",
+            fix="give the model an attribute `gradient_checkpointing` that its forward obeys, or leave the option out",
+        )
+
+
+def _own_callback(spec: str) -> Any:
+    found = load_object(spec)
+    return found() if isinstance(found, type) else found

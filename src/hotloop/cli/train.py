@@ -1,0 +1,217 @@
+"""`hotloop train` and `hotloop resume`.
+
+Invariants: everything after TASK goes to the configuration unread, so that there is one place that reads keys; standard
+output carries nothing but JSON when --json is given (what a person sees goes to standard error then).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hotloop.cli.answer import json_option, print_json
+from hotloop.errors import HotloopError
+
+if TYPE_CHECKING:
+    from hotloop.config.load import Loaded
+    from hotloop.config.schema import TaskOptions
+
+HELP = """\
+Usage: hotloop train TASK [key=value ...] [--key-name value ...]
+
+  Train a task. TASK is a built-in one, or a class of your own as FILE.py:CLASS.
+
+  Keys are dotted, as in the YAML file; as flags they may be short:
+    hotloop train gpt data.path=my.txt training.max_steps=500
+    hotloop train gpt --max-steps 500 --batch-size 32 --learning-rate 1e-3
+    hotloop train gpt --config my.yaml optimization.learning_rate=3e-4
+
+  Who wins: the command line over the file over the template over the defaults.
+
+Options:
+  --template NAME  Start from a recipe (may be repeated); without it, from `default`.
+  --config FILE    A YAML file; `hotloop init TASK` writes one to start from.
+  --show-config    Print every value and where it comes from; train nothing.
+  --show-schedule  Print and draw the learning rate over the run; train nothing.
+  --resume-from-checkpoint RUN
+                   Go on with RUN; the same as `hotloop resume RUN`.
+  --json           Print the summary (or what is shown) as JSON on standard output.
+  -h, --help       Show this message and exit.
+"""
+_SHOWN_RATES = 24
+
+
+@click.command(
+    add_help_option=False,  # `train gpt --help` is about gpt, so it is read below
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False},
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def train(words: tuple[str, ...]) -> None:
+    """Train a task; its help is `HELP`."""
+    task, tokens = (words[0], words[1:]) if words and not words[0].startswith("-") else ("", words)
+    if {"-h", "--help"} & set(words):
+        click.echo(HELP + "\n" + _about(task))
+        return
+    if not task:
+        fix = "put the task first: hotloop train gpt ...\n\n" if tokens else "name one: hotloop train gpt\n\n"
+        raise HotloopError("no task named", fix=fix + _about(""))
+    loaded = _load(task, tokens)
+    switches = loaded.arguments.switches
+    if "show_config" in switches:
+        _show_config(loaded, "json" in switches)
+    elif "show_schedule" in switches:
+        _show_schedule(loaded, "json" in switches)
+    else:
+        _train(loaded, "json" in switches)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@json_option
+def resume(run: Path, as_json: bool) -> None:
+    """Go on with RUN, a run's folder, exactly where its last checkpoint is.
+
+    The run keeps its own configuration and its own folder. On the same machine the result is equal to the bit to a run
+    that was never interrupted.
+    """
+    _resume(run, as_json)
+
+
+def _load(task: str, tokens: tuple[str, ...]) -> Loaded:
+    from hotloop.config.load import load
+
+    options = options_of(task)
+    from hotloop.device import device_kind
+
+    return load(options, arguments=tokens, device_kind=device_kind())
+
+
+def options_of(task: str) -> TaskOptions:
+    """The options of a built-in task, or of a user's own as FILE.py:CLASS (which loads torch).
+
+    Raises:
+        HotloopError: no such task, file or class.
+    """
+    if ".py:" in task or task.endswith(".py"):
+        from hotloop.tasks.own import load_user_task
+
+        return load_user_task(task)[0]
+    from hotloop import tasks
+
+    return tasks.options_of(task)
+
+
+def _train(loaded: Loaded, as_json: bool) -> None:
+    from hotloop import launch
+    from hotloop.runs.console import Console
+
+    if loaded.arguments.resume_from is not None:
+        run = Path(loaded.arguments.resume_from)
+        refuse_changes(loaded, run)
+        _resume(run, as_json)
+        return
+    reporter = Console(sys.stderr if as_json else None)
+    try:
+        done = launch.train(loaded, reporter=reporter, started=process_start())
+    finally:
+        reporter.close()  # the terminal is given back before an error is printed
+    if as_json:
+        print_json({"dir": done.dir, **done.summary})
+
+
+def _resume(run: Path, as_json: bool) -> None:
+    from hotloop import launch
+    from hotloop.runs.console import Console
+
+    reporter = Console(sys.stderr if as_json else None)
+    try:
+        done = launch.resume(run, reporter=reporter, started=process_start())
+    finally:
+        reporter.close()
+    if as_json:
+        print_json({"dir": done.dir, **done.summary})
+
+
+def refuse_changes(loaded: Loaded, run: Path) -> None:
+    """A resumed run keeps its configuration: say so where the command line asks for another, rather than ignore it.
+
+    Raises:
+        HotloopError: a value that was asked for differs from the run's own.
+    """
+    import json
+
+    from hotloop.config.schema import to_plain
+    from hotloop.runs.store import RunFolder
+
+    directory = run.parent.parent if run.is_file() else run
+    saved = json.loads((RunFolder.open(directory).dir / "config.json").read_text())
+    wanted = to_plain(loaded.config)
+    quiet = ("default",) if loaded.arguments.templates else ("default", "template")
+    differing = []
+    for key, origin in loaded.origins.items():
+        section, _, name = key.partition(".")
+        own = saved.get(section, {}).get(name)
+        if not origin.startswith(quiet) and wanted[section].get(name) != own:
+            differing.append(f"{key}: {own!r} in the run, {wanted[section].get(name)!r} asked for ({origin})")
+    if differing:
+        fix = f"leave these out, as in `hotloop resume {directory}`, or train a new run"
+        raise HotloopError("a resumed run keeps its own configuration", where="\n    ".join(["", *differing]), fix=fix)
+
+
+def process_start() -> float:
+    """When this process began, in seconds since the epoch: loading Python and torch belongs to a run's start-up."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def _about(task: str) -> str:
+    """What follows the general help: the tasks, or how to see one task's keys."""
+    from hotloop.tasks import BUILTIN
+
+    if task:
+        options = options_of(task)
+        keys = [f"model.{name}" for name in options.model.model_fields]
+        keys += [f"data.{name}" for name in options.data.model_fields]
+        listed = click.wrap_text(" ".join(keys), width=78, initial_indent="  ", subsequent_indent="  ")
+        return f"Keys of {task}:\n{listed}\n  `hotloop knobs {task}` tells what each of them and all others mean."
+    lines = [f"  {name:<12}{line}" for name, line in BUILTIN.items()]
+    return "\n".join(["Tasks:", *lines, f"  {'FILE.py:X':<12}your own class X"])
+
+
+def _show_config(loaded: Loaded, as_json: bool) -> None:
+    from hotloop.config.schema import to_plain
+    from hotloop.config.show import config_lines
+
+    if as_json:
+        print_json({"config": to_plain(loaded.config), "origins": loaded.origins, "notes": loaded.notes})
+        return
+    for line in config_lines(loaded):
+        click.echo(line)
+
+
+def _show_schedule(loaded: Loaded, as_json: bool) -> None:
+    from hotloop.assemble import schedule_preview
+    from hotloop.launch import make_task
+    from hotloop.runs.plot import plot_schedule
+
+    rates = schedule_preview(loaded, make_task(loaded.config))
+    title = f"{loaded.config.task}: learning rate, {loaded.config.optimization.lr_scheduler}"
+    picture = plot_schedule(rates, Path("schedule.png"), title)
+    if as_json:
+        print_json({"schedule": rates, "picture": str(picture)})
+        return
+    highest = max(rate for _, rate in rates) or 1.0
+    for step, rate in rates_to_show(rates):
+        click.echo(f"Step {step:>8,}  {rate:.3e}  {'#' * round(44 * rate / highest)}")
+    click.echo(f"drawn: {picture}")
+
+
+def rates_to_show(rates: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Evenly spaced rates with the first, the highest and the last among them, in order."""
+    every = max(1, len(rates) // _SHOWN_RATES)
+    highest = max(rates, key=lambda pair: pair[1])
+    return sorted({*rates[::every], rates[0], highest, rates[-1]})

@@ -1,0 +1,1 @@
+"""Data on its way to the step: sources, samplers, loaders. Nothing here knows a model."""

@@ -1,0 +1,195 @@
+"""The feed: effective batches on the device, in the sampler's order, from any step on.
+
+Data that fits lives on the device and a batch is a gather; other data comes from the host, through torch's DataLoader
+when there are workers, with pinned memory and a copy on a side stream while the device works. The position is the
+step number alone. Items fetched one by one (a torch Dataset) draw from generators seeded by (seed, step), so that
+random augmentation too is a function of the position.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hotloop.data.sampler import Indices, Sampler, key_of
+from hotloop.data.source import Source
+
+Batch = dict[str, Tensor]
+_CHUNK = 8192  # indices worked out at once: their cost is spread over many small steps
+
+
+def fill_up(indices: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Indices repeated up to `rows`, and the weight (rows,) that makes the repeated ones count nothing."""
+    weight = torch.zeros(rows, device=indices.device)
+    weight[: len(indices)] = 1.0
+    return torch.cat([indices, indices[-1:].expand(rows - len(indices))]), weight
+
+
+def fetch(source: Source, indices: Tensor, rows: int | None) -> Batch:
+    """One batch; with `rows` given, filled up to that many with rows of weight 0 (and always with a weight)."""
+    if rows is None:
+        return source.batch(indices)
+    indices, mask = fill_up(indices, rows)
+    batch: dict[str, Any] = source.batch(indices)
+    batch["weight"] = _masked(batch.get("weight"), mask)
+    return batch
+
+
+def _masked(weight: Any, mask: Tensor) -> Any:
+    if weight is None:
+        return mask
+    if isinstance(weight, dict):
+        return {name: _masked(part, mask) for name, part in weight.items()}
+    return weight * mask.reshape(mask.shape + (1,) * (weight.dim() - 1))
+
+
+class IndexStream:
+    """Index tensors of consecutive steps, worked out many at a time and moved to the device in one piece.
+
+    Args:
+        sampler: the order.
+        device: where the indices are wanted.
+        step: the first step (0-based, over the whole run).
+    """
+
+    def __init__(self, sampler: Sampler, device: torch.device, step: int = 0) -> None:
+        self._sampler, self._device, self._step = sampler, device, step
+        self._ready: list[Tensor] = []
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            if not self._ready:
+                self._ready = self._work_out()[::-1]
+            self._step += 1
+            yield self._ready.pop()
+
+    def _work_out(self) -> list[Tensor]:
+        per_epoch, size = self._sampler.steps_per_epoch, self._sampler.batch_size
+        epoch, within = divmod(self._step, per_epoch)
+        count = min(max(1, _CHUNK // size), per_epoch - within)
+        indices: Indices = self._sampler.indices(epoch, within, count)
+        tensor = torch.from_numpy(np.ascontiguousarray(indices))
+        return list(tensor.to(self._device, non_blocking=True).split(size))
+
+
+class _Steps(Dataset[Batch]):
+    """For the DataLoader: an item is the whole batch of one step."""
+
+    def __init__(self, source: Source, rows: int | None, seed: int) -> None:
+        self._source, self._rows, self._seed = source, rows, seed
+
+    def __getitem__(self, place: tuple[int, Tensor]) -> Batch:
+        step, indices = place
+        if self._source.nbytes is not None:  # tensors and arrays draw nothing
+            return fetch(self._source, indices, self._rows)
+        with seeded(key_of(self._seed, 5, step)):
+            return fetch(self._source, indices, self._rows)
+
+
+class seeded:  # noqa: N801 - used as a context manager, like contextlib's own
+    """Python's, numpy's and torch's generators seeded inside, and as before outside."""
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(self._key)
+        np.random.seed(self._key % (1 << 32))
+        torch.default_generator.manual_seed(self._key % (1 << 63))
+
+    def __exit__(self, *_: object) -> None:
+        python, numpy, tensor = self._before
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(tensor)
+
+
+def batches(
+    source: Source,
+    sampler: Sampler,
+    device: torch.device,
+    *,
+    first_step: int = 0,
+    pad: bool = False,
+    seed: int = 0,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    prefetch: int = 2,
+    resident: bool = True,
+) -> Iterator[Batch]:
+    """Effective batches on `device`, without end, from `first_step` on.
+
+    Args:
+        source: already on `device` if `resident`.
+        sampler: the order, with the effective batch size.
+        device: where the batches are wanted.
+        first_step: 0-based, over the whole run.
+        pad: fill a shorter batch up with rows of weight 0.
+        seed: of the items' own randomness.
+        num_workers: processes that fetch; 0 fetches here.
+        pin_memory: page-lock host batches so that copies run beside the computation.
+        prefetch: batches each worker keeps ready.
+        resident: gather on the device instead of copying from the host.
+    """
+    rows = sampler.batch_size if pad else None
+    if resident:
+        for indices in IndexStream(sampler, device, first_step):
+            yield fetch(source, indices, rows)
+    places = enumerate(IndexStream(sampler, torch.device("cpu"), first_step), start=first_step)
+    steps = _Steps(source, rows, seed)
+    if num_workers == 0:
+        host: Iterator[Batch] = (pinned(steps[place], pin_memory) for place in places)
+    else:
+        loader: DataLoader[Batch] = DataLoader(
+            steps,
+            batch_size=None,
+            sampler=places,  # type: ignore[arg-type]
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=max(1, prefetch),
+        )
+        host = iter(loader)
+    yield from on_device(host, device) if device.type == "cuda" else (move(batch, device) for batch in host)
+
+
+def pinned(batch: Batch, pin: bool) -> Batch:
+    """The batch in page-locked memory, where asked for."""
+    return {name: _each(value, lambda t: t.pin_memory()) for name, value in batch.items()} if pin else batch
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`; copies from pinned memory do not make the host wait."""
+    return {name: _each(value, lambda t: t.to(device, non_blocking=True)) for name, value in batch.items()}
+
+
+def _each(value: Any, change: Any) -> Any:
+    return {name: _each(part, change) for name, part in value.items()} if isinstance(value, dict) else change(value)
+
+
+def on_device(host: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy each batch on a side stream, one ahead, while the device computes on the one before."""
+    side = torch.cuda.Stream(device)
+
+    def copy_next() -> Batch | None:
+        batch = next(host, None)
+        if batch is None:
+            return None
+        with torch.cuda.stream(side):
+            return move(batch, device)
+
+    ahead = copy_next()
+    while ahead is not None:
+        main = torch.cuda.current_stream(device)
+        main.wait_stream(side)
+        ready = ahead
+        for value in ready.values():
+            _each(value, lambda tensor: tensor.record_stream(main))  # the allocator must not reuse it too early
+        ahead = copy_next()
+        yield ready

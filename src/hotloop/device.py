@@ -1,0 +1,211 @@
+"""The machine: device, precision, TF32 read back, threads, random state. Everything that differs by torch version is here.
+
+Settings are made through one interface and read back through the same one, because mixing torch's two TF32
+interfaces makes reading raise on recent versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from hotloop.errors import HotloopError
+
+TORCH_VERSION: tuple[int, ...] = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2] if part.isdigit())
+_FP32_PRECISION_API = TORCH_VERSION >= (2, 9)  # torch.backends.*.fp32_precision; allow_tf32 before
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that `training.device` names; auto takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        HotloopError: the device asked for by name is not there.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise HotloopError(f"'{wanted}' is not a device", where="training.device", fix="use auto, cpu, cuda, cuda:0 or mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise HotloopError(_no_cuda(device), where="training.device", fix="use --device cpu, or install a CUDA build of torch")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise HotloopError("this machine has no Apple GPU that torch can use", where="training.device", fix="use --device cpu")
+    return device
+
+
+def _no_cuda(device: torch.device) -> str:
+    if torch.version.cuda is None:
+        return f"a GPU was asked for, but this torch ({torch.__version__}) is a CPU build"
+    if not torch.cuda.is_available():
+        return "a GPU was asked for, but torch sees none: driver missing, or hidden by CUDA_VISIBLE_DEVICES"
+    return f"{device} was asked for, but there are only {torch.cuda.device_count()} GPUs"
+
+
+def device_kind() -> str:
+    """What `auto` would pick, as a word for choosing a recipe: cpu, cuda or mps."""
+    return pick_device("auto").type
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in probes)
+
+
+def native_precision(device: torch.device) -> str:
+    """The fastest mixed precision that this device has in hardware: bf16, fp16 or fp32."""
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def set_tf32(on: bool) -> None:
+    """Switch TF32 for matrix products, convolutions and recurrent layers, through the one interface this torch wants."""
+    if _FP32_PRECISION_API:
+        for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+            part.fp32_precision = "tf32" if on else "ieee"
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = on
+        torch.backends.cudnn.allow_tf32 = on
+
+
+def tf32_read_back() -> bool:
+    """Whether TF32 is really on, read through the interface that `set_tf32` writes."""
+    if _FP32_PRECISION_API:
+        return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+    return bool(torch.backends.cuda.matmul.allow_tf32)
+
+
+def set_deterministic(on: bool) -> None:
+    """Deterministic kernels, or the fastest ones: cudnn's benchmark mode is never on together with determinism."""
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its handle is made
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.deterministic = on
+    torch.backends.cudnn.benchmark = not on
+
+
+def set_threads(wanted: int | str) -> int:
+    """Use `wanted` CPU threads (auto: leave torch's own choice); returns the number read back."""
+    if isinstance(wanted, int) and wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
+    return torch.get_num_threads()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch (all devices): model initialisation and dropout draw from these."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """State of every generator that training draws from; loads with weights_only."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(words), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put every generator back where `random_state` found it."""
+    torch.set_rng_state(state["torch"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Run something that may draw random numbers (an evaluation, a probe) and leave the generators as they were."""
+    state = random_state(device)
+    try:
+        yield
+    finally:
+        restore_random_state(state, device)
+
+
+def memory_used(device: torch.device) -> int:
+    """Bytes: allocated on a GPU, or the process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest point of this process: reserved on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if platform.system() == "Windows":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024  # kilobytes on Linux, bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def memory_total(device: torch.device) -> int:
+    """Bytes the device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def memory_free(device: torch.device) -> int:
+    """Bytes still to be had on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _cpu_name() -> str:
+    """The processor's own name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """The environment a result was measured in: versions, processor, threads, GPUs."""
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda,
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_bf16": cpu_has_bf16(),
+        "cores": psutil.cpu_count(logical=True),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus],
+    }

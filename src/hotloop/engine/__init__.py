@@ -1,0 +1,1 @@
+"""The engine: plan, state, step, loop. It knows no task, no run folder and no picture."""

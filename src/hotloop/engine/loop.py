@@ -1,0 +1,235 @@
+"""The loop: `steps` trains and yields, `fit` drains it and does what the callbacks ask, `evaluate` measures.
+
+After a step the order is fixed, so that a resumed run writes what an undisturbed one would: look at the device once,
+stop if a value was not finite, log, evaluate, save, stop. Between log points the host never waits for the device.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from hotloop import device as machine
+from hotloop.data.loader import IndexStream, fetch, move
+from hotloop.data.sampler import Sequential
+from hotloop.data.source import Source
+from hotloop.engine.callbacks import Ask, Hooks, Record, StepInfo
+from hotloop.engine.plan import Plan
+from hotloop.engine.precision import autocast
+from hotloop.engine.reduce import plain_tallies, rows_of
+from hotloop.engine.state import Readout, TrainState
+from hotloop.engine.step import train_step
+from hotloop.task import Batch, Tally, Task
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: completed, stopped (by a callback), interrupted, or failed (non-finite values).
+        reason: one sentence, empty where the run went to its end.
+        metrics: of the last evaluation.
+        seconds: of compile (the first step, where compiled), train and eval.
+    """
+
+    status: str = "completed"
+    reason: str = ""
+    train_loss: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluated_at: int = 0  # step of the last evaluation
+    seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "train": 0.0, "eval": 0.0})
+
+
+def steps(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
+    """Train step by step until the plan's end, and yield after each; the caller may stop at any point.
+
+    Args:
+        state: where to go on from.
+        feed: effective batches from `state.step` on.
+    """
+    plan = state.plan
+    while state.step < plan.total_steps:
+        batch = next(feed)
+        loss, norm = train_step(state, batch)
+        state.step += 1
+        yield StepInfo(state.step, state.step / plan.steps_per_epoch, loss, norm, rows_of(batch), state)
+
+
+@torch.no_grad()
+def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, float]:
+    """Loss and metrics over every item of a source, exact over uneven batches; random state is left as it was.
+
+    Args:
+        task: gives the plain loss and the metrics of a batch.
+        model: put back into training mode afterwards if it was.
+        source: already on the device if the plan says resident.
+        plan: batch size, device, precision.
+
+    Returns:
+        Names without the eval_ prefix: loss, and what the task adds.
+    """
+    device, rows = plan.torch_device, len(source)
+    size = min(plan.eval_batch, rows)
+    place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
+    stream = iter(IndexStream(Sequential(rows, size), place))
+    tallies: dict[str, Tally] = {}
+    was_training = model.training
+    model.eval()
+    with machine.undisturbed(device):
+        for first in range(0, rows, size):
+            ragged = rows - first < size and plan.pad_ragged
+            batch = move(fetch(source, next(stream), size if ragged else None), device)
+            with autocast(device, plan.precision):
+                found = plain_tallies(task, model, batch, rows)
+            for name, tally in found.items():
+                tallies[name] = tallies[name] + tally if name in tallies else tally
+    model.train(was_training)
+    sums = torch.stack([part for tally in tallies.values() for part in (tally.sum.double(), tally.weight.double())])
+    numbers = sums.tolist()  # the one transfer
+    means = {n: s / w if w else math.nan for n, s, w in zip(tallies, numbers[::2], numbers[1::2], strict=True)}
+    if "loss" not in means:  # several terms: their sum, as in training
+        terms = {n.removeprefix("loss_"): value for n, value in means.items() if n.startswith("loss_")}
+        weights = task.term_weights()
+        means["loss"] = sum(v * weights.get(n, 1.0) for n, v in terms.items() if not math.isnan(v))
+    return means
+
+
+def fit(
+    state: TrainState,
+    feed: Iterator[Batch],
+    hooks: Hooks,
+    evaluation: Callable[[], dict[str, float]] | None,
+    save: Callable[[Outcome], None],
+) -> Outcome:
+    """Train to the end, or to where a callback or a fault stops it.
+
+    Args:
+        state: where to go on from.
+        feed: effective batches from `state.step` on.
+        hooks: the callbacks.
+        evaluation: gives eval_... metrics; None where there is nothing to validate on.
+        save: writes a checkpoint of the state as it is.
+    """
+    outcome = Outcome()
+    watch = _Watch(state)
+    try:
+        hooks.tell("on_start", state)
+        for info in watch.timing_compilation(steps(state, feed), outcome):
+            ask = hooks.ask("on_step", info)
+            watch.rows += info.rows
+            if state.step % state.plan.steps_per_epoch == 0:
+                ask = ask | hooks.ask("on_epoch_end", info)
+            if ask.log or ask.evaluate or ask.save or ask.stop:
+                _act(ask, info, outcome, watch, hooks, evaluation, save)
+            if outcome.reason:
+                break
+    finally:
+        outcome.seconds["train"] = watch.train_seconds()
+        hooks.tell("on_end", outcome.reason)
+    return outcome
+
+
+def _act(
+    ask: Ask,
+    info: StepInfo,
+    outcome: Outcome,
+    watch: _Watch,
+    hooks: Hooks,
+    evaluation: Callable[[], dict[str, float]] | None,
+    save: Callable[[Outcome], None],
+) -> None:
+    """Do what was asked after a step, in the fixed order."""
+    readout = info.state.read(reset=ask.log)
+    watch.pause()
+    if readout.held_at:
+        outcome.status, outcome.reason = "failed", f"loss or gradient not finite at step {readout.held_at}"
+        info.state.step = readout.held_at - 1  # the weights are those of the step before
+        return
+    if ask.log:
+        outcome.train_loss = readout.train_loss
+        hooks.tell("on_record", watch.record(info, readout))
+    if ask.evaluate and evaluation is not None:
+        ask = ask | _evaluate(info, outcome, watch, hooks, evaluation)
+    if ask.rate_factor != 1.0:
+        info.state.scale_rates(ask.rate_factor)
+    if ask.stop:
+        outcome.status = "interrupted" if ask.stop == "interrupted" else "stopped"
+        outcome.reason = ask.stop
+    if ask.save:
+        save(outcome)
+        hooks.tell("on_save", info.step)
+    watch.resume()
+
+
+def _evaluate(
+    info: StepInfo, outcome: Outcome, watch: _Watch, hooks: Hooks, evaluation: Callable[[], dict[str, float]]
+) -> Ask:
+    started = time.perf_counter()
+    outcome.metrics, outcome.evaluated_at = evaluation(), info.step
+    spent = time.perf_counter() - started
+    outcome.seconds["eval"] += spent
+    ask = hooks.ask("on_evaluate", info, outcome.metrics)
+    record: Record = {"step": info.step, "epoch": round(info.epoch, 6), **outcome.metrics, "eval_seconds": spent}
+    hooks.tell("on_record", {**record, "best": True} if ask.best else record)
+    return ask
+
+
+class _Watch:
+    """Times training without evaluation and saving, and words the training records."""
+
+    def __init__(self, state: TrainState) -> None:
+        self._device, self._compiled = state.plan.torch_device, state.plan.compile != "off"
+        self._train = 0.0
+        self._since_record = 0.0
+        self.rows = 0
+        self._running_since = time.perf_counter()
+
+    def timing_compilation(self, stepping: Iterator[StepInfo], outcome: Outcome) -> Iterator[StepInfo]:
+        """The same steps; the first one, where compiled, is counted as compilation and not as training."""
+        if self._compiled and (first := next(stepping, None)) is not None:
+            outcome.seconds["compile"] = time.perf_counter() - self._running_since
+            self.resume()
+            yield first
+        yield from stepping
+
+    def record(self, info: StepInfo, readout: Readout) -> Record:
+        speed = self.rows / self._since_record if self._since_record else 0.0
+        self.rows, self._since_record = 0, 0.0
+        return {
+            "step": info.step,
+            "epoch": round(info.epoch, 6),
+            "train_loss": readout.train_loss,
+            "learning_rate": info.state.rate_at(readout.applied),
+            "grad_norm": readout.grad_norm,
+            **({"skipped_updates": readout.skipped} if readout.skipped else {}),
+            "samples_per_second": speed,
+            "gpu_memory": machine.memory_used(self._device) if self._device.type == "cuda" else 0,
+            "seconds": self._train,
+        }
+
+    def pause(self) -> None:
+        """Something other than training begins; the device has been waited for."""
+        now = time.perf_counter()
+        self._train += now - self._running_since
+        self._since_record += now - self._running_since
+        self._running_since = now
+
+    def resume(self) -> None:
+        """Training goes on after something else."""
+        self._running_since = time.perf_counter()
+
+    def train_seconds(self) -> float:
+        self.pause()
+        return self._train
+
+
+def prefixed(metrics: Mapping[str, float], suffix: str = "") -> dict[str, Any]:
+    """Names as they are written: eval_NAME, with a suffix for a further source."""
+    return {f"eval_{name}{suffix}": value for name, value in metrics.items()}

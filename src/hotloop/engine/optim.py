@@ -1,0 +1,104 @@
+"""Parameter groups and optimizers. Every optimizer built here obeys two device tensors and never asks the host:
+`lr` (written by the step from the schedule's table) and `found_inf` (1.0 holds the update).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hotloop.config.schema import OptimizationSection
+from hotloop.engine.muon import Muon
+from hotloop.errors import HotloopError
+
+Group = dict[str, Any]
+
+
+def build_optimizers(
+    model: nn.Module, options: OptimizationSection, device: torch.device, matrix_dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model: one, or for `muon` two (Muon for hidden matrices, AdamW for the rest).
+
+    Weight decay applies to tensors of two and more dimensions, never to biases and norms.
+
+    Args:
+        model: already on `device`.
+        options: the optimization section.
+        device: where the model lives.
+        matrix_dtype: dtype in which Muon orthogonalises.
+
+    Raises:
+        HotloopError: nothing to train, or Muon on a model without hidden matrices.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise HotloopError("the model has no parameter that requires a gradient", fix="unfreeze some, or check the model")
+    if options.optimizer != "muon":
+        return [_classic(list(trained.values()), options, device)]
+    hidden = hidden_matrices(model)
+    matrices = [p for p in trained.values() if id(p) in hidden]
+    if not matrices:
+        raise HotloopError(
+            "muon is for the matrices of hidden layers, and this model has none",
+            where="optimization.optimizer",
+            fix="use optimization.optimizer=adamw",
+        )
+    rest = [p for p in trained.values() if id(p) not in hidden]
+    rate = options.muon_learning_rate
+    groups = [_group(matrices, rate, device, weight_decay=options.weight_decay)]
+    muon = Muon(groups, momentum=options.momentum, compute_dtype=matrix_dtype)
+    return [muon, _adamw(rest, options, device)] if rest else [muon]
+
+
+def hidden_matrices(model: nn.Module) -> set[int]:
+    """Identities of the 2-D weights of Linear layers, without the output layer and weights shared with an embedding.
+
+    The output layer is the Linear defined last, as models are usually written; a model can name its own choice in an
+    attribute `output_layers` (a list of modules).
+    """
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    outputs = getattr(model, "output_layers", linears[-1:])
+    excluded = {id(module.weight) for module in [*outputs, *(m for m in model.modules() if isinstance(m, nn.Embedding))]}
+    return {id(module.weight) for module in linears} - excluded
+
+
+def _group(parameters: list[nn.Parameter], rate: float, device: torch.device, **rest: Any) -> Group:
+    """A group whose rate is a device tensor; `base_lr` is what the schedule's factor multiplies."""
+    return {"params": parameters, "lr": torch.tensor(rate, device=device), "base_lr": rate, **rest}
+
+
+def _by_decay(parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device) -> list[Group]:
+    decayed = [p for p in parameters if p.dim() >= 2]
+    plain = [p for p in parameters if p.dim() < 2]
+    pairs = [(decayed, options.weight_decay), (plain, 0.0)]
+    return [_group(members, options.learning_rate, device, weight_decay=wd) for members, wd in pairs if members]
+
+
+def _adamw(parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device) -> torch.optim.Optimizer:
+    beta1, beta2 = options.betas
+    groups = _by_decay(parameters, options, device)
+    return torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)
+
+
+def _classic(parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device) -> torch.optim.Optimizer:
+    if options.optimizer == "adamw":
+        return _adamw(parameters, options, device)
+    groups = _by_decay(parameters, options, device)
+    if options.optimizer == "adam":
+        beta1, beta2 = options.betas
+        return torch.optim.Adam(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)
+    assert options.optimizer == "sgd", options.optimizer
+    optimizer = torch.optim.SGD(groups, lr=groups[0]["lr"], momentum=options.momentum, fused=True)
+    if options.momentum:  # a held first step would leave torch's own first buffer uninitialised
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def hold(optimizers: list[torch.optim.Optimizer], flag: Tensor) -> None:
+    """Let `flag` (0-d float32 on the device; 1.0 holds the update) decide over the next step of each optimizer."""
+    for optimizer in optimizers:
+        optimizer.found_inf = flag  # type: ignore[attr-defined]
+        optimizer.grad_scale = None  # type: ignore[attr-defined]

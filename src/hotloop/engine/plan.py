@@ -1,0 +1,75 @@
+"""The execution plan: every choice that was open in the configuration, resolved once, printed, stored, reused by resume.
+
+Sizes are rows (items on the first axis of a batch). The effective batch is what one optimizer step sees; it is split
+into micro-batches of at most `micro_batch` rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+
+from hotloop import device as machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run executes. Two runs with one plan, one configuration and one machine are equal to the bit."""
+
+    device: str
+    precision: str  # fp32, tf32, bf16 or fp16
+    tf32: bool  # read back from torch, not asked for
+    deterministic: bool
+    threads: int
+    compile: str  # off, default, reduce-overhead or max-autotune
+    micro_batch: int
+    accumulation: int
+    effective_batch: int
+    eval_batch: int
+    pad_ragged: bool  # a shorter last batch is filled up with rows of weight 0
+    resident: bool  # the data lives on the device
+    num_workers: int
+    pin_memory: bool
+    prefetch: int
+    steps_per_epoch: int
+    total_steps: int
+    eval_every: int
+    log_every: int
+    checkpoint_every: int
+    on_nan: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in known})
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+    def lines(self) -> list[str]:
+        """The plan for a person, a few lines."""
+        split = f"{self.micro_batch} x {self.accumulation}" if self.accumulation > 1 else f"{self.micro_batch}"
+        epochs = self.total_steps / self.steps_per_epoch
+        return [
+            f"device {self.device}, precision {self.precision}, TF32: {'on' if self.tf32 else 'off'} (read back), "
+            f"compile {self.compile}, {self.threads} threads",
+            f"effective batch {self.effective_batch} ({split}), {self.total_steps:,} steps "
+            f"({epochs:.2f} epochs of {self.steps_per_epoch:,} steps)",
+            f"data {'resident on ' + self.device if self.resident else f'from the host, {self.num_workers} workers'}, "
+            f"evaluation every {self.eval_every:,} steps in batches of {self.eval_batch}",
+        ]
+
+
+def apply_to_process(plan: Plan) -> Plan:
+    """Set what torch keeps per process (threads, TF32, determinism) and return the plan with what was read back."""
+    machine.set_deterministic(plan.deterministic)
+    machine.set_tf32(plan.precision == "tf32")
+    threads = machine.set_threads(plan.threads)
+    return Plan(**{**plan.to_dict(), "threads": threads, "tf32": machine.tf32_read_back()})

@@ -1,0 +1,101 @@
+"""A look at the loss before the run: does it keep the contract, and how long does a pass take?
+
+Nothing it does may be seen by the training that follows: gradients are dropped, buffers and random state put back.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hotloop import device as machine
+from hotloop.engine.precision import autocast
+from hotloop.engine.reduce import inverse_totals, micro_batches, micro_loss, rows_of
+from hotloop.errors import HotloopError
+from hotloop.task import Batch, Task
+
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the probe saw.
+
+    Attributes:
+        scalar: the loss comes as a mean, without the weight it was taken over.
+        seconds: of one forward and backward pass of a micro-batch, by precision; empty where it was not timed.
+    """
+
+    scalar: bool
+    seconds: dict[str, float]
+
+
+def look(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> Facts:
+    """Run the loss on one micro-batch, and time it in each of `precisions`.
+
+    Args:
+        task: whose loss it is.
+        model: on `device`; left as it was.
+        batch: one micro-batch on `device`.
+        device: where both are.
+        precisions: to time; none makes this a single pass without timing.
+
+    Raises:
+        HotloopError: the loss has the wrong shape, or does not depend on any parameter.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with machine.undisturbed(device):
+        scalar = _check(task, model, batch, device)
+        seconds = _time(task, model, batch, device, precisions)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    model.zero_grad(set_to_none=True)
+    return Facts(scalar, seconds)
+
+
+def _check(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> bool:
+    rows = next(micro_batches(batch, min(2, rows_of(batch))))
+    values = task.loss(model, rows, True)
+    parts = values if isinstance(values, dict) else {"": values}
+    for name, part in parts.items():
+        if not isinstance(part, Tensor):
+            raise HotloopError(
+                f"the loss{f' {name!r}' if name else ''} is a {type(part).__name__}, not a tensor",
+                where="the task's loss",
+                fix="return a tensor with one value a row, or a dict of such tensors",
+            )
+        if part.device.type != device.type:
+            raise HotloopError(f"the loss is on {part.device}, the model on {device}", where="the task's loss")
+    total = micro_loss(task, model, {}, rows, inverse_totals(task, rows))
+    if not total.requires_grad:
+        raise HotloopError(
+            "the loss does not depend on any parameter that is trained",
+            where="the task's loss",
+            fix="compute it from the model's output, without .detach(), .item() or torch.no_grad()",
+        )
+    return any(part.dim() == 0 for part in parts.values()) and task.loss_weight(rows) is None
+
+
+def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> dict[str, float]:
+    """Shortest pass in each precision, in turn, after one to warm up: the shortest is what noise disturbs least."""
+    best = dict.fromkeys(precisions, math.inf)
+    for round_number in range(_ROUNDS + 1):
+        for precision in precisions:
+            started = time.perf_counter()
+            with autocast(device, precision):
+                loss = micro_loss(task, model, {}, batch, inverse_totals(task, batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if round_number:
+                best[precision] = min(best[precision], time.perf_counter() - started)
+    return best
+
+
+def couples_the_batch(model: nn.Module) -> bool:
+    """Whether a row's output depends on the other rows in training (BatchNorm), so that padding would change it."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -1,0 +1,143 @@
+"""From unreduced loss values to the number that is differentiated: sum of values x weight over the total weight.
+
+One rule serves padding, masks, class weights, ragged windows and accumulation: the total is that of the whole
+effective batch, so micro-batches of any sizes add up to the same gradient. Shapes: B rows; values (B, ...) and weight
+(B, ...) with weight's axes leading; a weight with fewer axes weighs the mean over the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hotloop.errors import HotloopError
+from hotloop.task import Batch, Tally, Task
+
+Totals = dict[str, Tensor | float]  # 1 / total weight of the effective batch, per loss term
+ROWS = "rows"  # key of the number of rows in Totals; not a valid name for a loss term
+SCALAR = "scalar loss"
+
+
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """B, from the first tensor."""
+    value = next(iter(batch.values()))
+    return rows_of(value) if isinstance(value, Mapping) else len(value)
+
+
+def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
+    """The batch cut into pieces of at most `size` rows, in order; views, not copies."""
+    rows = rows_of(batch)
+    if rows <= size:
+        yield batch
+        return
+    for first in range(0, rows, size):
+        yield _cut(batch, first, first + size)
+
+
+def _cut(batch: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
+    return {name: _cut(v, first, last) if isinstance(v, Mapping) else v[first:last] for name, v in batch.items()}
+
+
+def inverse_totals(task: Task, batch: Batch) -> Totals:
+    """1 / total weight of an effective batch, per term, and its rows; 0 where nothing weighs anything."""
+    totals: Totals = {ROWS: rows_of(batch)}
+    weight: Any = batch.get("weight")
+    if isinstance(weight, Mapping):
+        totals.update({name: _inverse(part.sum()) for name, part in weight.items()})
+    elif weight is not None:
+        totals[""] = _inverse(weight.sum())
+    stated = task.loss_weight(batch)
+    if stated is not None:
+        totals[SCALAR] = _inverse(stated)
+    return totals
+
+
+def _inverse(total: Tensor) -> Tensor:
+    return torch.where(total > 0, 1.0 / total, 0.0)
+
+
+def micro_loss(task: Task, model: nn.Module, terms: Mapping[str, float], micro: Batch, totals: Totals) -> Tensor:
+    """This micro-batch's share of the effective batch's loss, 0-d and differentiable."""
+    values = task.loss(model, micro, True)
+    weight: Any = micro.get("weight")
+    if isinstance(values, Tensor):
+        return _share(task, "", values, weight, micro, totals)
+    shares = []
+    for name, part in values.items():
+        own = weight.get(name) if isinstance(weight, Mapping) else weight
+        shares.append(_share(task, name, part, own, micro, totals) * terms.get(name, 1.0))
+    return torch.stack(shares).sum()
+
+
+def _share(task: Task, name: str, values: Tensor, weight: Tensor | None, micro: Batch, totals: Totals) -> Tensor:
+    rows = rows_of(micro)
+    if values.dim() == 0:
+        return _scalar_share(task, values, weight, micro, totals)
+    if len(values) != rows:
+        raise HotloopError(
+            f"the loss{f' {name!r}' if name else ''} has shape {tuple(values.shape)} for a batch of {rows} rows",
+            where="the task's loss",
+            fix="return one value a row (reduction='none'); a .squeeze() that drops the batch axis does this too",
+        )
+    if weight is None:
+        return values.sum() * (rows / values.numel() / totals[ROWS])
+    return weighted_sum(values, weight) * totals.get(name, totals.get("", 0.0))
+
+
+def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
+    """Sum of values x weight, where weight's axes are the leading ones of values."""
+    if values.shape[: weight.dim()] != weight.shape:
+        raise HotloopError(
+            f"loss values of shape {tuple(values.shape)} do not match a weight of shape {tuple(weight.shape)}",
+            where="the task's loss",
+            fix="return values shaped like the batch's 'weight'",
+        )
+    if values.dim() > weight.dim():
+        values = values.flatten(weight.dim()).mean(-1)
+    return (values * weight).sum()
+
+
+def _scalar_share(task: Task, value: Tensor, weight: Tensor | None, micro: Batch, totals: Totals) -> Tensor:
+    """A loss that came as a mean: usable unsplit, or with the weight it was taken over."""
+    stated = task.loss_weight(micro)
+    if stated is not None:
+        return value * stated * totals[SCALAR]
+    if weight is not None or rows_of(micro) != totals[ROWS]:
+        raise scalar_refused("a batch with weights or padding" if weight is not None else "a batch that is split")
+    return value
+
+
+def scalar_refused(situation: str) -> HotloopError:
+    """Why a mean cannot be averaged again by rows."""
+    return HotloopError(
+        f"the loss is a single number, which cannot be weighed right for {situation}",
+        where="the task's loss",
+        fix="return unreduced values (reduction='none'), or say with loss_weight(batch) what the mean was taken over",
+    )
+
+
+def plain_tallies(task: Task, model: nn.Module, batch: Batch, rows_total: int) -> dict[str, Tally]:
+    """Metrics and plain loss of an evaluation batch: 'loss' for one term, 'loss_NAME' for each of several."""
+    values, metrics = task.loss_and_metrics(model, batch)
+    weight: Any = batch.get("weight")
+    if isinstance(values, Tensor):
+        return {"loss": _tally(task, values, weight, batch, rows_total), **metrics}
+    owns = {name: weight.get(name) if isinstance(weight, Mapping) else weight for name in values}
+    terms = {f"loss_{name}": _tally(task, part, owns[name], batch, rows_total) for name, part in values.items()}
+    return {**terms, **metrics}
+
+
+def _tally(task: Task, values: Tensor, weight: Tensor | None, batch: Batch, rows_total: int) -> Tally:
+    if values.dim() == 0:
+        stated = task.loss_weight(batch)
+        if stated is not None:
+            return Tally(values * stated, stated)
+        if weight is not None or rows_of(batch) != rows_total:
+            raise scalar_refused("an evaluation in several batches")
+        return Tally(values.float(), torch.ones((), device=values.device))
+    if weight is None:
+        return Tally.of(values)
+    return Tally(weighted_sum(values.float(), weight), weight.sum())

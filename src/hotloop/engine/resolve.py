@@ -1,0 +1,194 @@
+"""From the configuration to the plan: every `auto` becomes a choice, with its reason where a person would ask."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hotloop import device as machine
+from hotloop.config.schema import CallbacksSection, DataSection, TrainingSection
+from hotloop.data.sampler import Sampler
+from hotloop.data.source import Source
+from hotloop.engine.plan import Plan
+from hotloop.engine.precision import resolve as resolve_precision
+from hotloop.engine.probe import Facts, couples_the_batch
+from hotloop.engine.schedule import OPEN_ENDED
+from hotloop.errors import HotloopError
+
+# Below this much predicted training, compiling takes longer than it saves: it costs tens of seconds (a C++ or Triton
+# build for each graph) and saves a quarter to a half of a step.
+_WORTH_COMPILING = {"cpu": 300.0, "cuda": 120.0}
+_RESIDENT_SHARE = 0.25  # of the free memory; the rest is for the model and its activations
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The parts of the configuration that decide how a run executes."""
+
+    data: DataSection
+    training: TrainingSection
+    callbacks: CallbacksSection
+    on_nan: str
+
+
+def resolve(
+    sections: Sections,
+    device: torch.device,
+    model: nn.Module,
+    train: Source,
+    sampler: Sampler,
+    probe: Callable[[list[str]], Facts],
+) -> tuple[Plan, list[str]]:
+    """Work out the plan of a run.
+
+    Args:
+        sections: what was asked for.
+        device: already picked.
+        model: on the device.
+        train: the training source.
+        sampler: its order, with the effective batch.
+        probe: runs the loss once, and times it in the precisions given to it.
+
+    Returns:
+        (plan, remarks for the user).
+
+    Raises:
+        HotloopError: something asked for by name cannot be had here.
+    """
+    training = sections.training
+    precision, remark = resolve_precision(training.precision, device)
+    remarks = [remark] if remark else []
+    candidates = (["fp32", "bf16"] if machine.cpu_has_bf16() else ["fp32"]) if precision == "auto" else [precision]
+    total = total_steps(training, sampler.steps_per_epoch)
+    must_time = len(candidates) > 1 or training.compile == "auto"
+    facts = probe(candidates if must_time else [])
+    if precision == "auto":
+        precision, why = _fastest(facts)
+        remarks += [why] if why else []
+    mode, why = _compile(training, device, facts.seconds.get(precision, 0.0) * total)
+    remarks += [why] if why else []
+    if facts.scalar and training.gradient_accumulation_steps > 1:
+        from hotloop.engine.reduce import scalar_refused
+
+        raise scalar_refused("gradient accumulation")
+    resident = _resident(sections.data, device, train)
+    deterministic = training.deterministic
+    return Plan(
+        device=str(device),
+        precision=precision,
+        tf32=precision == "tf32",
+        deterministic=deterministic,
+        threads=torch.get_num_threads() if training.threads == "auto" else training.threads,
+        compile=mode,
+        micro_batch=training.batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        effective_batch=sampler.batch_size,
+        eval_batch=_eval_batch(training),
+        pad_ragged=mode != "off" and not facts.scalar and not couples_the_batch(model),
+        resident=resident,
+        num_workers=0 if resident else _workers(sections.data, device, train),
+        pin_memory=not resident and _pin(sections.data.pin_memory, device),
+        prefetch=sections.data.prefetch,
+        steps_per_epoch=sampler.steps_per_epoch,
+        total_steps=total,
+        eval_every=_every(training.eval_every, sampler.steps_per_epoch),
+        log_every=training.log_every,
+        checkpoint_every=_every(sections.callbacks.checkpoint_every, sampler.steps_per_epoch),
+        on_nan=sections.on_nan,
+    ), remarks
+
+
+def total_steps(training: TrainingSection, steps_per_epoch: int) -> int:
+    """Optimizer steps of the run: the shorter of max_steps and num_epochs."""
+    limits = [training.max_steps] if training.max_steps is not None else []
+    limits += [training.num_epochs * steps_per_epoch] if training.num_epochs is not None else []
+    return min(limits, default=OPEN_ENDED)
+
+
+def _fastest(facts: Facts) -> tuple[str, str]:
+    if len(facts.seconds) < 2:
+        return "fp32", ""
+    fp32, bf16 = facts.seconds["fp32"], facts.seconds["bf16"]
+    choice = "bf16" if bf16 < 0.9 * fp32 else "fp32"
+    return choice, f"precision {choice}: a pass took {fp32 * 1e3:.1f} ms in fp32, {bf16 * 1e3:.1f} ms in bf16 (measured)"
+
+
+def _compile(training: TrainingSection, device: torch.device, predicted_seconds: float) -> tuple[str, str]:
+    if training.compile == "off":
+        return "off", ""
+    cpu_without_compiler = device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+    if training.compile != "auto":
+        if cpu_without_compiler:
+            raise HotloopError(
+                "torch.compile on a CPU needs a C++ compiler, and there is none",
+                where="training.compile",
+                fix="install g++, or use training.compile=off",
+            )
+        return training.compile, ""
+    worth = predicted_seconds > _WORTH_COMPILING.get(device.type, float("inf"))
+    if cpu_without_compiler or not worth:
+        return "off", ""
+    return "default", f"compiling: about {predicted_seconds:.0f} s of training earn it back"
+
+
+def _eval_batch(training: TrainingSection) -> int:
+    """Without gradients a batch takes a fraction of the memory: four micro-batches fit where one trains."""
+    return 4 * training.batch_size if training.eval_batch_size == "auto" else training.eval_batch_size
+
+
+def _every(wanted: int | str, steps_per_epoch: int) -> int:
+    """Steps between two, 0 for never (or for `eval`, which the cadence knows)."""
+    if isinstance(wanted, int):
+        return wanted
+    return steps_per_epoch if wanted == "epoch" else 0
+
+
+def _resident(data: DataSection, device: torch.device, train: Source) -> bool:
+    wanted, from_host = data.resident, data.pin_memory == "on" or data.num_workers not in ("auto", 0)
+    if wanted == "on" and from_host:
+        raise HotloopError(
+            "data on the device needs neither workers nor pinned memory",
+            where="data.resident",
+            fix="leave data.num_workers and data.pin_memory on auto, or use data.resident=off",
+        )
+    if wanted == "off" or from_host:
+        return False
+    if train.nbytes is None:
+        if wanted == "on":
+            raise HotloopError(
+                "data that is fetched item by item cannot live on the device",
+                where="data.resident",
+                fix="pass tensors or arrays, or use data.resident=auto",
+            )
+        return False
+    free = machine.memory_free(device)
+    if wanted == "on" and train.nbytes > free:
+        raise HotloopError(
+            f"the data takes {train.nbytes / 2**30:.1f} GB and {device} has {free / 2**30:.1f} GB free",
+            where="data.resident",
+            fix="use data.resident=off",
+        )
+    return wanted == "on" or train.nbytes < _RESIDENT_SHARE * free
+
+
+def _workers(data: DataSection, device: torch.device, train: Source) -> int:
+    """A user's own Dataset feeding a GPU gets workers; anything else is fetched in this process."""
+    if data.num_workers != "auto":
+        return data.num_workers
+    slow = train.nbytes is None and len(train) >= 2000
+    return min(4, (os.cpu_count() or 2) - 1) if device.type == "cuda" and slow else 0
+
+
+def _pin(wanted: str, device: torch.device) -> bool:
+    if wanted == "on" and device.type != "cuda":
+        raise HotloopError(
+            f"pinned memory speeds up copies to an NVIDIA GPU, and this run is on {device}",
+            where="data.pin_memory",
+            fix="use data.pin_memory=auto",
+        )
+    return wanted != "off" and device.type == "cuda"

@@ -1,0 +1,181 @@
+"""TrainState: everything that changes during training, and nothing else. The step and a checkpoint's load change it.
+
+Host side: `step`, the number of steps done. Device side, read only at log points: `applied` (updates really made,
+which the schedule is indexed by, so that a skipped update does not use up a rate), `held` (1.0 once a non-finite value
+was met and the run is to stop), sums for the log interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hotloop import device as machine
+from hotloop.engine.plan import Plan
+from hotloop.engine.precision import LossScale
+from hotloop.engine.reduce import Totals
+from hotloop.task import Batch
+
+MicroLoss = Callable[[Batch, Totals], Tensor]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What one look at the device tells at a log point; all host numbers."""
+
+    train_loss: float  # mean over the steps since the last look
+    grad_norm: float  # of the last step, before clipping
+    applied: int
+    held_at: int  # 1-based step whose values were not finite, 0 if none (on_nan: stop)
+    skipped: int  # updates left out so far (fp16 overflow, or on_nan: skip)
+
+
+class TrainState:
+    """Model, optimizers, scale, schedule and counters of one run.
+
+    Args:
+        model: on the plan's device.
+        optimizers: from `engine.optim.build_optimizers`.
+        table: factor of the base rate for each step.
+        plan: the resolved plan.
+        totals: effective batch -> 1 / total weight of each loss term.
+        micro_loss: a micro-batch's share of the loss, given these totals; possibly compiled.
+        max_grad_norm: clip the global gradient norm here; None never clips.
+        base_rate: peak learning rate, for records.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        table: Sequence[float],
+        plan: Plan,
+        totals: Callable[[Batch], Totals],
+        micro_loss: MicroLoss,
+        max_grad_norm: float | None,
+        base_rate: float,
+    ) -> None:
+        device = plan.torch_device
+        self.model, self.optimizers, self.plan = model, optimizers, plan
+        self.totals, self.micro_loss = totals, micro_loss
+        self.max_grad_norm, self.base_rate = max_grad_norm, base_rate
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._factors, self.rate_scale = list(table), 1.0
+        self._covered = len(self._factors) >= plan.total_steps  # a run without a known end stays at the last factor
+        self.table = torch.tensor([*table, table[-1]], dtype=torch.float32, device=device)  # one more: after the end
+        self.scaler = LossScale(device) if plan.precision == "fp16" else None
+        self.buffers = _changing_buffers(model)
+        self._buffers_before = [buffer.clone() for buffer in self.buffers]
+        self.step = 0
+        self.applied = torch.zeros(1, dtype=torch.int64, device=device)
+        self.alive = torch.zeros(1, dtype=torch.int64, device=device)  # steps taken while not held
+        self.held = torch.zeros((), device=device)
+        self.loss_sum = torch.zeros((), device=device)
+        self.grad_norm = torch.zeros((), device=device)
+        self.counted = 0  # updates already told of by `read`
+
+    def set_rates(self) -> None:
+        """Write each group's rate for the next update, on the device."""
+        place = self.applied if self._covered else self.applied.clamp(max=len(self._factors))
+        factor = self.table.index_select(0, place)[0]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                torch.mul(factor, group["base_lr"], out=group["lr"])
+
+    def remember_buffers(self) -> None:
+        """Keep the buffers as they are before the forward pass."""
+        if self.buffers:
+            torch._foreach_copy_(self._buffers_before, self.buffers)
+
+    def hold_on(self, loss: Tensor, overflow: Tensor) -> Tensor:
+        """The flag that holds this update: 1.0 where a value was not finite, and for good after it with on_nan: stop.
+
+        Under fp16 a gradient that overflows while the loss is finite is the loss scale's affair: skipped, scale halved.
+        """
+        fault = overflow
+        if self.scaler is not None:
+            at_floor = self.scaler.scale <= self.scaler.lowest
+            fault = torch.where((loss * 0.0).ne(0.0) | at_floor, overflow, 0.0)
+            self.scaler.update(overflow)
+        if self.plan.on_nan == "skip":
+            return overflow
+        torch.maximum(self.held, fault, out=self.held)
+        return self.held if self.scaler is None else torch.maximum(self.held, overflow)
+
+    def settle(self, loss: Tensor, grad_norm: Tensor, held: Tensor) -> None:
+        """After the update: put buffers back where the step was held, and count what was applied."""
+        free = held == 0
+        for buffer, before in zip(self.buffers, self._buffers_before, strict=True):
+            torch.where(free, buffer, before, out=buffer)
+        self.applied.add_(free)
+        self.alive.add_(self.held == 0)
+        self.loss_sum.add_(torch.where(free, loss, 0.0))
+        self.grad_norm = grad_norm
+
+    def read(self, reset: bool = True) -> Readout:
+        """One transfer from the device: the only place where training waits for it."""
+        packed = torch.stack([self.loss_sum, self.grad_norm.to(self.loss_sum.dtype), self.held]).double()
+        counters = torch.cat([self.applied, self.alive]).double()
+        loss_sum, norm, held, applied, alive = torch.cat([packed, counters]).tolist()
+        readout = Readout(
+            train_loss=loss_sum / (applied - self.counted) if applied > self.counted else math.nan,
+            grad_norm=norm,
+            applied=int(applied),
+            held_at=int(alive) + 1 if held else 0,
+            skipped=(int(alive) if held else self.step) - int(applied),
+        )
+        if reset:
+            self.loss_sum.zero_()
+            self.counted = int(applied)
+        return readout
+
+    def scale_rates(self, factor: float) -> None:
+        """Scale the rest of the schedule, from the next update on (reduce-on-plateau)."""
+        self.rate_scale *= factor
+        self.table.mul_(factor)
+
+    def rate_at(self, update: int) -> float:
+        """Peak group's learning rate of the `update`-th update, counted from 1."""
+        return self.base_rate * self._factors[min(max(update, 1), len(self._factors)) - 1] * self.rate_scale
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a run needs to go on to the bit; tensors and plain values only."""
+        counters = {"applied": self.applied, "alive": self.alive, "held": self.held, "loss_sum": self.loss_sum}
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "rate_scale": self.rate_scale,
+            "counters": {**counters, "grad_norm": self.grad_norm, "counted": self.counted},
+            "step": self.step,
+            "random": machine.random_state(self.plan.torch_device),
+        }
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was taken."""
+        self.model.load_state_dict(stored["model"])
+        for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.scaler:
+            self.scaler.load_state_dict(stored["scaler"])
+        self.scale_rates(stored["rate_scale"])
+        for name in ("applied", "alive", "held", "loss_sum"):
+            getattr(self, name).copy_(stored["counters"][name])
+        self.grad_norm = stored["counters"]["grad_norm"].to(self.held.device)
+        self.counted, self.step = stored["counters"]["counted"], stored["step"]
+        machine.restore_random_state(stored["random"], self.plan.torch_device)
+
+
+def _changing_buffers(model: nn.Module) -> list[Tensor]:
+    """Buffers that a forward pass may change: the persistent ones (by convention the others are derived constants)."""
+    found = []
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                found.append(buffer)
+    return found

@@ -1,0 +1,270 @@
+"""What a person sees while a run trains: a title, one line per record, a progress bar with the time left, a summary.
+
+Invariants: on a terminal the bar stays below the lines; elsewhere (a pipe, a file) only plain, flushed lines appear,
+without control codes. `progress` is in the hot loop: when nothing is due it is one clock reading, and it draws at most
+four times a second. Nothing here asks the device for anything. Memory is in bytes and shown in units of 2**30 as GB.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from hotloop.runs.wording import duration, evaluation_line, summary_rows, training_line
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress, TaskID
+
+_REDRAW_SECONDS = 0.25
+
+
+class Reporter(Protocol):
+    """Where a run tells what happens; called from the host only, never with device tensors."""
+
+    def start(
+        self, title: str, lines: Sequence[str], total_steps: int, *, first_step: int = 0, memory_total: int = 0
+    ) -> None:
+        """Training begins.
+
+        Args:
+            title: one line, such as "gpt | demo_20260101_120000".
+            lines: what to know before it starts (data, plan, notes).
+            total_steps: optimizer steps of the whole run; 0 where only time or a metric ends it.
+            first_step: steps already done (a resumed run).
+            memory_total: bytes of the device's memory; 0 on a CPU.
+        """
+
+    def progress(self, step: int) -> None:
+        """`step` optimizer steps are done; cheap enough for every step."""
+
+    def phase(self, name: str) -> None:
+        """Something other than a step is going on ("compiling", "evaluating"); "" when it is over."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """One record as it goes into metrics.jsonl; an evaluation that is the best so far carries `best: True`."""
+
+    def note(self, text: str, level: str = "info") -> None:
+        """One line for the reader; `level` is "info" or "warning"."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Training ended with this training_summary.json; `dir`, if there, is shown as the place."""
+
+    def close(self) -> None:
+        """Give the terminal back (after an error too); harmless when repeated."""
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    def start(
+        self, title: str, lines: Sequence[str], total_steps: int, *, first_step: int = 0, memory_total: int = 0
+    ) -> None:
+        """Show nothing."""
+
+    def progress(self, step: int) -> None:
+        """Show nothing."""
+
+    def phase(self, name: str) -> None:
+        """Show nothing."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Show nothing."""
+
+    def note(self, text: str, level: str = "info") -> None:
+        """Show nothing."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Show nothing."""
+
+
+class Console:
+    """The reporter of the command line.
+
+    Args:
+        file: where to write; standard output by default.
+        live: colours and a bar, or plain lines; None asks the file whether it is a terminal.
+    """
+
+    def __init__(self, file: TextIO | None = None, *, live: bool | None = None) -> None:
+        self._file = sys.stdout if file is None else file
+        self._live = _is_terminal(self._file) if live is None else live
+        self._rich: RichConsole | None = None
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._due = float("inf")  # when the bar is drawn again; never, without a bar
+        self._began = perf_counter()
+        self._first_at: float | None = None  # when the first step was done: it pays for compiling, so rates start there
+        self._first_step = self._total = self._step = self._memory_total = 0
+        self._loss: float | None = None
+        self._phase = ""
+
+    def start(
+        self, title: str, lines: Sequence[str], total_steps: int, *, first_step: int = 0, memory_total: int = 0
+    ) -> None:
+        """Print title and lines, and open the bar."""
+        self._began, self._first_at = perf_counter(), None
+        self._first_step = self._step = first_step
+        self._total, self._memory_total = total_steps, memory_total
+        self._print(title, "bold cyan")
+        for line in lines:
+            self._print(f"  {line}")
+        if self._live and self._bar is None:
+            self._open_bar()
+
+    def progress(self, step: int) -> None:
+        """Move the bar, if a redraw is due."""
+        if perf_counter() < self._due:
+            return
+        if self._first_at is None:
+            self._first_at, self._first_step = perf_counter(), step
+        self._step = step
+        self._draw()
+
+    def phase(self, name: str) -> None:
+        """Show at once what is going on; on a terminal only."""
+        self._phase = name
+        if self._bar is not None:
+            self._draw()
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Print a record's line: training, evaluation, or both."""
+        self._step = max(self._step, record.get("step", 0))
+        if "train_loss" in record:
+            self._loss = record["train_loss"]
+            self._print_fields(training_line(record, self._memory_total), "")
+        if any(key.startswith("eval_") for key in record):
+            self._print_fields(evaluation_line(record), "bold green" if record.get("best") else "green")
+
+    def note(self, text: str, level: str = "info") -> None:
+        """Print a line; warnings are marked, on a plain stream too."""
+        if level == "warning":
+            self._print(f"Warning: {text}", "bold yellow")
+        else:
+            self._print(text, "dim")
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Close the bar and print the summary as a small table."""
+        self.close()
+        rows = summary_rows(summary)
+        if self._live:
+            table = _summary_table(summary, rows)
+            self._write(lambda: self._console().print(table))
+            return
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            self._print(f"{name:<{width}}  {value}")
+
+    def close(self) -> None:
+        """Remove the bar; what was printed stays."""
+        self._due = float("inf")
+        if self._bar is not None:
+            self._write(self._bar.stop)
+            self._bar = self._task = None
+
+    def _print(self, text: str, style: str = "") -> None:
+        if self._live:
+            from rich.text import Text
+
+            line = Text(text, style=style)  # a style given to `print` would colour the bar too
+            self._write(lambda: self._console().print(line))
+        else:
+            self._write(lambda: print(text, file=self._file, flush=True))
+
+    def _print_fields(self, line: str, style: str) -> None:
+        """Print `a: 1 | b: 2` with quiet names and separators, so that the numbers stand out."""
+        if not self._live:
+            self._print(line)
+            return
+        from rich.text import Text
+
+        text = Text()
+        for position, part in enumerate(line.split(" | ")):
+            name, colon, value = part.partition(": ")
+            text.append(" | " if position else "", "bright_black")
+            text.append(name + colon, "bright_black" if colon else style or "cyan")
+            text.append(value, style or ("bold" if name == "Loss" else ""))
+        self._write(lambda: self._console().print(text))
+
+    def _write(self, show: Callable[[], object]) -> None:
+        """Show something; when the reader is gone (a closed pipe, a lost terminal) the run goes on in silence."""
+        try:
+            show()
+        except OSError:
+            self._live, self._bar, self._due = False, None, float("inf")
+            self._file = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the run
+
+    def _console(self) -> RichConsole:
+        if self._rich is None:
+            from rich.console import Console as RichConsole
+
+            self._rich = RichConsole(file=self._file, force_terminal=True, highlight=False, soft_wrap=True)
+        return self._rich
+
+    def _open_bar(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        total = self._total or None
+        columns = [
+            TextColumn("[cyan]{task.fields[done]}"),
+            BarColumn(bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan"),
+            TextColumn("{task.fields[percent]}"),
+            TextColumn("[bold]{task.fields[loss]}"),
+            TextColumn("[dim]{task.fields[times]}"),
+        ]
+        # No refresh thread: it would fight the training loop for the interpreter. A transient bar leaves no trace.
+        bar = Progress(*columns, console=self._console(), auto_refresh=False, transient=True, expand=True)
+        self._task = bar.add_task("", total=total, **self._fields())
+        bar.start()
+        self._console().show_cursor(True)  # a killed run must not leave a terminal without a cursor
+        self._bar = bar
+        self._due = 0.0
+
+    def _draw(self) -> None:
+        if self._bar is None or self._task is None:
+            return
+        bar, task = self._bar, self._task
+        self._write(lambda: bar.update(task, completed=self._step, refresh=True, **self._fields()))
+        self._due = perf_counter() + _REDRAW_SECONDS
+
+    def _fields(self) -> dict[str, Any]:
+        of = f"/{self._total}" if self._total else ""
+        times = duration(perf_counter() - self._began)
+        left = self._seconds_left()
+        return {
+            "done": f"{self._phase} {self._step}{of}" if self._phase else f"Step {self._step}{of}",
+            "percent": f"{100 * self._step / self._total:3.0f}%" if self._total else "",
+            "loss": "" if self._loss is None else f"loss {self._loss:.4f}",
+            "times": times if left is None else f"{times}, {duration(left)} left",
+        }
+
+    def _seconds_left(self) -> float | None:
+        done = self._step - self._first_step
+        if not self._total or self._first_at is None or done <= 0:
+            return None
+        return (self._total - self._step) * (perf_counter() - self._first_at) / done
+
+
+def _is_terminal(file: TextIO) -> bool:
+    return file.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _summary_table(summary: Mapping[str, Any], rows: Sequence[tuple[str, str]]) -> Any:
+    from rich.box import ROUNDED
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    colour = {"completed": "green", "failed": "red"}.get(str(summary.get("status", "")), "yellow")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value, style=f"bold {colour}" if name == "status" else ""))
+    return Panel(table, box=ROUNDED, border_style=colour, expand=False)

@@ -1,0 +1,137 @@
+"""Numbers as a person reads them, and the lines made of them; pure functions of records and summaries.
+
+Invariants: the training line keeps the form `Step 100 | Loss: 0.4521 | LR: 1.25e-05 | GPU Mem: 3.2GB/4GB`, which other
+tools read. Memory is in bytes; seconds are seconds; a missing or non-finite number is shown as such, never as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_GB = 2**30
+_PARTS = ("startup", "compile", "train", "eval", "total")
+_NOT_METRICS = {"eval_seconds", "eval_loss"}
+
+
+def training_line(record: Mapping[str, Any], memory_total: int = 0) -> str:
+    """Word a training record.
+
+    Args:
+        record: as in metrics.jsonl; `tokens_per_second` is preferred to `samples_per_second` where both are there.
+        memory_total: bytes of the device's memory, 0 if unknown.
+    """
+    parts = [f"Step {record['step']}", f"Loss: {number(record['train_loss'], '.4f')}"]
+    if record.get("learning_rate") is not None:
+        parts.append(f"LR: {record['learning_rate']:.2e}")
+    if record.get("gpu_memory"):
+        total = f"/{memory_total / _GB:.0f}GB" if memory_total else ""
+        parts.append(f"GPU Mem: {gigabytes(record['gpu_memory'])}{total}")
+    else:
+        parts.append(f"Mem: {gigabytes(process_memory())}")
+    for key, unit in (("tokens_per_second", "tokens/s"), ("samples_per_second", "samples/s")):
+        if record.get(key):
+            parts.append(f"{thousands(record[key])} {unit}")
+            break
+    return " | ".join(parts)
+
+
+def evaluation_line(record: Mapping[str, Any]) -> str:
+    """Word an evaluation record: the loss first, then the task's metrics, then whether it is the best so far."""
+    parts = [f"Step {record['step']}"]
+    if "eval_loss" in record:
+        parts.append(f"Eval loss: {number(record['eval_loss'], '.4f')}")
+    for key, value in record.items():
+        if key.startswith("eval_") and key not in _NOT_METRICS and not isinstance(value, (dict, list, str)):
+            parts.append(f"{key}: {number(value, '.4g')}")
+    if record.get("best"):
+        parts.append("best")
+    return " | ".join(parts)
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Word a training_summary.json as (name, value) rows; what is not in it gets no row."""
+    metrics = {key: value for key, value in summary.items() if key.startswith("eval_") and key not in _NOT_METRICS}
+    candidates = {
+        "status": summary.get("status"),
+        "reason": summary.get("reason"),
+        "steps": _steps(summary),
+        "train loss": _optional(summary.get("train_loss")),
+        "eval loss": _optional(summary.get("eval_loss")),
+        **{key: _optional(value) for key, value in metrics.items() if not isinstance(value, (dict, list, str))},
+        "best": best_text(summary.get("best")),
+        "time": _seconds(summary.get("seconds")),
+        "batch": None if summary.get("effective_batch") is None else f"{summary['effective_batch']} effective",
+        "memory": None if not summary.get("peak_memory") else f"{gigabytes(summary['peak_memory'])} at the peak",
+        "parameters": None if summary.get("parameters") is None else thousands(summary["parameters"]),
+        "folder": summary.get("dir"),
+    }
+    return [(name, str(value)) for name, value in candidates.items() if value not in (None, "")]
+
+
+def best_text(best: Any) -> str:
+    """Word `best`, a number or {"metric", "value", "step"}."""
+    if isinstance(best, Mapping):
+        value = _optional(best.get("value"))
+        if value is None:
+            return ""
+        at = f" at step {best['step']}" if best.get("step") is not None else ""
+        return f"{best.get('metric', '')} {value}{at}".strip()
+    return _optional(best) or ""
+
+
+def number(value: Any, form: str) -> str:
+    """Format a number; None (a NaN once written as JSON) and NaN read "nan"."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "nan"
+    return format(value, form) if isinstance(value, (int, float)) else str(value)
+
+
+def thousands(value: float) -> str:
+    """12345.6 as 12,346; small rates keep a digit."""
+    return f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:.1f}"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as GB of 2**30 bytes, one decimal (two below 0.1 GB)."""
+    amount = size / _GB
+    return f"{amount:.1f}GB" if amount >= 0.1 or amount == 0 else f"{amount:.2f}GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 4.2s, 42s, 1m05s or 2h03m."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def process_memory() -> int:
+    """Resident bytes of this process."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else number(value, ".4f")
+
+
+def _steps(summary: Mapping[str, Any]) -> str | None:
+    if summary.get("steps") is None:
+        return None
+    epochs = summary.get("epochs")
+    return f"{summary['steps']:,}" + ("" if epochs is None else f" ({number(epochs, '.3g')} epochs)")
+
+
+def _seconds(seconds: Any) -> str | None:
+    if not isinstance(seconds, Mapping):
+        return None if seconds is None else duration(float(seconds))
+    parts = [f"{name} {duration(seconds[name])}" for name in _PARTS[:-1] if seconds.get(name) is not None]
+    total = f"{duration(seconds['total'])} = " if seconds.get("total") is not None else ""
+    return total + " + ".join(parts) if parts else total.removesuffix(" = ")

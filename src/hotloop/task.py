@@ -1,0 +1,141 @@
+"""The contract between a task and the engine: what is trained on what, and what the loss of one item is.
+
+A task names its sources, builds its model and gives UNREDUCED loss values; the engine alone reduces them (sum of
+values x weight over the total weight of the effective batch), so accumulation, padding, masks, ragged batches and
+several ranks are right by one rule. Shapes: B rows, T positions. A batch is a dict of tensors with first axis B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hotloop.config.schema import DataSection, ModelSection, TaskOptions
+from hotloop.data.sampler import Sampler, Shuffle
+from hotloop.data.source import Source, first_rows, hold_out
+
+Batch = dict[str, Tensor]
+LossValues = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts a task trains and validates on.
+
+    Args:
+        train: what the optimizer sees.
+        val: the whole validation part, each item once; None trains without validation.
+        extra: further evaluation sources; their losses are reported as eval_loss_NAME.
+    """
+
+    train: Source
+    val: Source | None = None
+    extra: Mapping[str, Source] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A sum and the weight it was summed over, on the device; its mean is exact over uneven batches.
+
+    Args:
+        sum: scalar tensor, sum of value x weight.
+        weight: scalar tensor, the total weight.
+    """
+
+    sum: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, weight: Tensor | None = None) -> Tally:
+        """Tally of unreduced `values` with a weight shaped like them, or like their leading axes."""
+        values = values.float()
+        if weight is None:
+            return cls(values.sum(), torch.full((), float(values.numel()), device=values.device))
+        spread = weight.reshape(weight.shape + (1,) * (values.dim() - weight.dim())).float().expand_as(values)
+        return cls((values * spread).sum(), spread.sum())
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.sum + other.sum, self.weight + other.weight)
+
+
+class Task:
+    """What a workload says about itself. Subclass it, and train it with `hotloop train mine.py:Mine`.
+
+    Override `sources`, `model` and `loss`; the rest has defaults that suit most tasks. `Model` and `Data` are the
+    task's own options (pydantic sections); their values arrive as `model_options` and `data_options`.
+    """
+
+    Model: ClassVar[type[ModelSection]] = ModelSection
+    Data: ClassVar[type[DataSection]] = DataSection
+
+    def __init__(self, model_options: ModelSection, data_options: DataSection, *, seed: int) -> None:
+        self.model_options: Any = model_options
+        self.data_options: Any = data_options
+        self.seed = seed
+
+    def sources(self) -> Splits:
+        """The training and validation sources; called once, before `model`."""
+        raise NotImplementedError(f"{type(self).__name__}.sources() is missing")
+
+    def cut(self, splits: Splits) -> Splits:
+        """Apply `data.limit` (the first rows) and `data.val_fraction` (where there is no validation part: rows drawn
+        at random). A task whose `sources` does both itself returns the splits as they are.
+        """
+        train, val = splits.train, splits.val
+        if val is None and self.data_options.val_fraction > 0:
+            train, val = hold_out(train, self.data_options.val_fraction, self.seed)
+        if self.data_options.limit is not None:
+            train = first_rows(train, self.data_options.limit)
+            val = None if val is None else first_rows(val, self.data_options.limit)
+        return Splits(train, val, splits.extra)
+
+    def model(self) -> nn.Module:
+        """A freshly initialised model; torch's generators are seeded by the engine before the call."""
+        raise NotImplementedError(f"{type(self).__name__}.model() is missing")
+
+    def loss(self, model: nn.Module, batch: Batch, training: bool) -> LossValues:
+        """Unreduced loss values, shaped like the batch's `weight`, e.g. (B,) or (B, T); or a dict of named terms.
+
+        With `training` False the loss must be the plain one: no class weights, no smoothing.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.loss() is missing")
+
+    def loss_weight(self, batch: Batch) -> Tensor | None:
+        """For a model that can only give a mean: the weight that the mean was taken over (0-d tensor)."""
+        return None
+
+    def metrics(self, model: nn.Module, batch: Batch) -> dict[str, Tally]:
+        """Tallies of one evaluation batch, without the eval_ prefix."""
+        return {}
+
+    def loss_and_metrics(self, model: nn.Module, batch: Batch) -> tuple[LossValues, dict[str, Tally]]:
+        """What an evaluation batch gives: the plain loss and the metrics. Override it to share one forward pass."""
+        return self.loss(model, batch, False), self.metrics(model, batch)
+
+    def sampler(self, source: Source, batch_size: int, seed: int) -> Sampler:
+        """The order in which training sees its items."""
+        return Shuffle(len(source), batch_size, seed)
+
+    def term_weights(self) -> dict[str, float]:
+        """Weights of the loss terms when `loss` returns several; terms not named count 1.0."""
+        return {}
+
+    def assets(self) -> dict[str, Any]:
+        """What a run folder must carry (JSON-ready) to rebuild the model without its data: a vocabulary, say."""
+        return {}
+
+    def use_assets(self, assets: dict[str, Any]) -> None:
+        """Take what `assets` gave, instead of `sources`, to rebuild the model from a run folder."""
+
+    def notes(self) -> list[str]:
+        """Lines to show before training: what data was found, and how much."""
+        return []
+
+
+def options_of(task: type[Task], name: str) -> TaskOptions:
+    """The option classes of a task class, as the configuration wants them."""
+    return TaskOptions(name=name, model=task.Model, data=task.Data)

@@ -1,0 +1,48 @@
+"""The built-in workloads by name. Importing this loads no torch: options come first, the task's class when needed."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from hotloop.errors import HotloopError
+
+if TYPE_CHECKING:
+    from hotloop.config.schema import TaskOptions
+    from hotloop.task import Task
+
+BUILTIN: dict[str, str] = {"gpt": "character or byte-pair language model on a text"}
+"""Name of each built-in task -> one line that says what it is."""
+
+
+def _known(name: str) -> None:
+    if name not in BUILTIN:
+        near = get_close_matches(name, BUILTIN, n=1)
+        raise HotloopError(
+            f"there is no task named '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+            fix=f"choose one of {', '.join(BUILTIN)}, or a class of your own as FILE.py:CLASS",
+        )
+
+
+def options_of(name: str) -> TaskOptions:
+    """The option classes of a built-in task, without loading torch.
+
+    Raises:
+        HotloopError: no built-in task has this name.
+    """
+    _known(name)
+    from hotloop.tasks.gpt.options import OPTIONS
+
+    return {"gpt": OPTIONS}[name]
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a built-in task; loads torch.
+
+    Raises:
+        HotloopError: no built-in task has this name.
+    """
+    _known(name)
+    from hotloop.tasks.gpt.task import Gpt
+
+    return {"gpt": Gpt}[name]
