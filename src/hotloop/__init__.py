@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from hotloop.api import steps as steps
     from hotloop.api import train as train
     from hotloop.data.source import Source as Source
-    from hotloop.engine.callbacks import Callback as Callback
+    from hotloop.engine.hooks import Callback as Callback
     from hotloop.errors import HotloopError as HotloopError
-    from hotloop.launch import load_run as load_run
+    from hotloop.saved import load_run as load_run
     from hotloop.task import Task as Task
 
 __version__ = "0.1.0"
@@ -24,16 +24,16 @@ _HOME = {
     "fit": "hotloop.api",
     "train": "hotloop.api",
     "steps": "hotloop.api",
-    "load_run": "hotloop.launch",
+    "load_run": "hotloop.saved",
     "Task": "hotloop.task",
     "Splits": "hotloop.task",
     "Tally": "hotloop.task",
     "Source": "hotloop.data.source",
-    "Callback": "hotloop.engine.callbacks",
-    "Ask": "hotloop.engine.callbacks",
+    "Callback": "hotloop.engine.hooks",
+    "Ask": "hotloop.engine.hooks",
     "HotloopError": "hotloop.errors",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605 - each is found by __getattr__
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

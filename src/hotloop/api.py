@@ -14,10 +14,10 @@ from hotloop.config.load import Loaded, load
 from hotloop.config.schema import DataSection, ModelSection, knob
 from hotloop.data.source import as_source
 from hotloop.engine import loop
-from hotloop.engine.callbacks import StepInfo
+from hotloop.engine.hooks import StepInfo
 from hotloop.errors import HotloopError
-from hotloop.launch import FIT, Run
 from hotloop.runs.console import Console, Reporter, Silent
+from hotloop.saved import FIT, Run, find_task
 from hotloop.task import Batch, LossValues, Splits, Tally, Task, options_of
 
 Loss = Callable[[nn.Module, Batch], LossValues]
@@ -71,8 +71,8 @@ def fit(
 
     Args:
         model: trained in place.
-        data: a dict (or tuple) of tensors or numpy arrays with the same first axis, or a map-style torch Dataset.
-        loss: (model, batch) -> one value a row, or a dict of such terms. A batch is a dict of tensors (B, ...).
+        data: a dict (or tuple) of tensors or arrays with the same first axis, or a map-style torch Dataset.
+        loss: (model, batch) -> one value a row, or a dict of such terms; batch is a dict of tensors (B, ...).
         metrics: name -> (model, batch) -> one value a row; reported as eval_NAME.
         val: validation data, like `data`; its loss is reported as eval_loss.
         config: a YAML file, or keys as a dict (dotted, or one dict a section).
@@ -80,9 +80,6 @@ def fit(
         progress: show what happens.
         resume_from_checkpoint: folder of a run of the same model and data to go on with.
         **overrides: canonical keys, as in batch_size=32, learning_rate=1e-3, max_steps=100.
-
-    Returns:
-        The run: dir, summary, history, model.
 
     Raises:
         HotloopError: a fault of configuration, data or loss, with what to do.
@@ -128,7 +125,7 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
         callbacks: observers, as in `fit`.
         **overrides: canonical keys; `template`, `config` (a file) too; dotted keys as a dict in `keys`.
     """
-    options, found = launch.find_task(task) if isinstance(task, str) else (options_of(task, task.__name__), task)
+    options, found = find_task(task) if isinstance(task, str) else (options_of(task, task.__name__), task)
     template, file = overrides.pop("template", ()), overrides.pop("config", None)
     keys: dict[str, Any] = {**overrides.pop("keys", {}), **overrides}
     templates = [template] if isinstance(template, str) else list(template)

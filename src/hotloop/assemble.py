@@ -6,11 +6,9 @@ bottom to know what happens when a person says `hotloop train`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +24,12 @@ from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import loop, schedule
+from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Plan, apply_to_process
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import look
-from hotloop.engine.reduce import Totals, inverse_totals, micro_loss
+from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
@@ -134,14 +133,14 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
         build_optimizers(model, options, device, matrix_dtype),
         schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
         plan,
-        partial(inverse_totals, task),
+        partial(total_weights, task),
         share if plan.compile == "off" else torch.compile(share, mode=mode, dynamic=False),
         options.max_grad_norm,
         options.learning_rate,
     )
 
 
-def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[observers.Hooks, observers.Judge]:
+def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[Hooks, observers.Judge]:
     """The callbacks of a run, in the order in which they are asked; `extra` come last."""
     config = session.config
     chosen = config.callbacks
@@ -158,7 +157,7 @@ def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[observers.Hook
     if config.training.max_time is not None:
         listed.append(observers.MaxTime(config.training.max_time))
     listed += [observers.Interrupt(), *(_own_callback(spec) for spec in chosen.user), *extra]
-    return observers.Hooks(listed), judge
+    return Hooks(listed), judge
 
 
 def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
@@ -194,9 +193,10 @@ def _on_device(splits: Splits, device: torch.device) -> Splits:
     return Splits(there(splits.train), val, {name: there(source) for name, source in splits.extra.items()})
 
 
-def _set_checkpointing(model: nn.Module, wanted: bool) -> None:
+def _set_checkpointing(module: nn.Module, wanted: bool) -> None:
     if not wanted:
         return
+    model: Any = module
     if hasattr(model, "gradient_checkpointing_enable"):  # Hugging Face models
         model.gradient_checkpointing_enable()
     elif hasattr(model, "gradient_checkpointing"):

@@ -1,4 +1,4 @@
-"""The machine: device, precision, TF32 read back, threads, random state. Everything that differs by torch version is here.
+"""The machine: device, precision, TF32 read back, threads, random state. What differs by torch version is here.
 
 Settings are made through one interface and read back through the same one, because mixing torch's two TF32
 interfaces makes reading raise on recent versions.
@@ -20,7 +20,9 @@ import torch
 
 from hotloop.errors import HotloopError
 
-TORCH_VERSION: tuple[int, ...] = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2] if part.isdigit())
+TORCH_VERSION: tuple[int, ...] = tuple(
+    int(part) for part in torch.__version__.split("+")[0].split(".")[:2] if part.isdigit()
+)
 _FP32_PRECISION_API = TORCH_VERSION >= (2, 9)  # torch.backends.*.fp32_precision; allow_tf32 before
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,11 +38,17 @@ def pick_device(wanted: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise HotloopError(f"'{wanted}' is not a device", where="training.device", fix="use auto, cpu, cuda, cuda:0 or mps") from error
+        raise HotloopError(
+            f"'{wanted}' is not a device", where="training.device", fix="use auto, cpu, cuda, cuda:0 or mps"
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise HotloopError(_no_cuda(device), where="training.device", fix="use --device cpu, or install a CUDA build of torch")
+        raise HotloopError(
+            _no_cuda(device), where="training.device", fix="use --device cpu, or install a CUDA build of torch"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise HotloopError("this machine has no Apple GPU that torch can use", where="training.device", fix="use --device cpu")
+        raise HotloopError(
+            "this machine has no Apple GPU that torch can use", where="training.device", fix="use --device cpu"
+        )
     return device
 
 
@@ -72,9 +80,10 @@ def native_precision(device: torch.device) -> str:
 
 
 def set_tf32(on: bool) -> None:
-    """Switch TF32 for matrix products, convolutions and recurrent layers, through the one interface this torch wants."""
+    """Switch TF32 for matrix products, convolutions and recurrent layers, through the interface this torch wants."""
     if _FP32_PRECISION_API:
-        for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+        backends: Any = torch.backends  # its stubs know the old interface only
+        for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
             part.fp32_precision = "tf32" if on else "ieee"
     else:
         torch.backends.cuda.matmul.allow_tf32 = on
@@ -84,7 +93,8 @@ def set_tf32(on: bool) -> None:
 def tf32_read_back() -> bool:
     """Whether TF32 is really on, read through the interface that `set_tf32` writes."""
     if _FP32_PRECISION_API:
-        return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+        backends: Any = torch.backends
+        return bool(backends.cuda.matmul.fp32_precision == "tf32")
     return bool(torch.backends.cuda.matmul.allow_tf32)
 
 
@@ -114,7 +124,7 @@ def seed_everything(seed: int) -> None:
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of every generator that training draws from; loads with weights_only."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(words), gauss],
@@ -162,7 +172,7 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if platform.system() == "Windows":
-        return int(psutil.Process().memory_info().peak_wset)
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
     import resource
 
     unit = 1 if platform.system() == "Darwin" else 1024  # kilobytes on Linux, bytes on macOS

@@ -23,7 +23,9 @@ class HotloopError(Exception):
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
-        super().__init__("\n".join([what, *([f"  where: {where}"] if where else []), *([f"  fix: {fix}"] if fix else [])]))
+        super().__init__(
+            "\n".join([what, *([f"  where: {where}"] if where else []), *([f"  fix: {fix}"] if fix else [])])
+        )
 
 
 @dataclass(frozen=True)

@@ -6,69 +6,33 @@ task's assets. A run that dies at any moment is resumed from its newest whole ch
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
-import yaml
-from torch import nn
 
 from hotloop import assemble
 from hotloop import device as machine
 from hotloop.assemble import Session
+from hotloop.config import to_yaml
 from hotloop.config.arguments import Arguments
-from hotloop.config.load import Loaded, read_saved
-from hotloop.config.schema import Config, TaskOptions, to_plain
-from hotloop.disk import replacing
+from hotloop.config.load import Loaded
+from hotloop.config.schema import to_plain
 from hotloop.engine import checkpoint, loop
 from hotloop.engine.callbacks import Judge
+from hotloop.engine.hooks import Hooks
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Plan
+from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import CheckStopped, HotloopError, Interrupted
 from hotloop.runs.console import Reporter, Silent
 from hotloop.runs.recorder import Recorder
 from hotloop.runs.store import RunFolder
-from hotloop.task import Task, options_of
-from hotloop.tasks import BUILTIN, task_class
-from hotloop.tasks.own import load_user_task
+from hotloop.saved import ASSETS, FINAL, PLAN, SUMMARY, Run, make_task, read_json, saved_config
+from hotloop.task import Task
 from hotloop.track.tensorboard import TensorBoard
-
-SUMMARY, PLAN, ASSETS = "training_summary.json", "plan.json", "assets.json"
-
-
-@dataclass
-class Run:
-    """A finished (or interrupted) run.
-
-    Attributes:
-        dir: its folder.
-        summary: what training_summary.json holds.
-        history: the records of metrics.jsonl.
-        model: with the weights of the last step; None where the run was only read and its task is not at hand.
-    """
-
-    dir: Path
-    summary: dict[str, Any]
-    history: list[dict[str, Any]] = field(repr=False)
-    model: nn.Module | None = field(default=None, repr=False)
-
-
-def find_task(name: str) -> tuple[TaskOptions, type[Task]]:
-    """A built-in task by its name, or a person's own as FILE.py:CLASS."""
-    if ".py" in name and name not in BUILTIN:
-        return load_user_task(name)
-    found = task_class(name)
-    return options_of(found, name), found
-
-
-def make_task(config: Config) -> Task:
-    """The task that a configuration names, with its options."""
-    _, found = find_task(config.task)
-    return found(config.model, config.data, seed=config.experiment.seed)
 
 
 def train(
@@ -103,7 +67,7 @@ def train(
     folder.write_json("environment.json", machine.describe())
     folder.write_json(PLAN, session.plan.to_dict())
     folder.write_json(ASSETS, task.assets())
-    folder.write_text("config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+    folder.write_text("config.yaml", to_yaml(config))
     folder.write_json("config.json", to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes]
     return _conduct(session, folder, reporter or Silent(), notes, callbacks, started, Judged())
@@ -111,10 +75,11 @@ def train(
 
 @dataclass
 class Judged:
-    """State of the callbacks at the point from which a run goes on; empty for a new one."""
+    """What was known at the point from which a run goes on, besides its state; empty for a new one."""
 
-    states: list[dict[str, Any]] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)  # of the callbacks
     spent: dict[str, float] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
     resumed: bool = False
 
 
@@ -143,16 +108,17 @@ def resume(
     _refuse_finished(folder)
     task = task or make_task(config)
     payload, notes = checkpoint.newest_good(folder.checkpoints)
-    plan = Plan.from_dict(payload["plan"] if payload else _read_json(folder.dir / PLAN))
+    plan = Plan.from_dict(payload["plan"] if payload else read_json(folder.dir / PLAN))
     session = assemble.build(Loaded(config, {}, (), Arguments()), task, plan=plan)
     judged = Judged(resumed=True)
     if payload is not None:
         session.state.load_state_dict(payload)
-        judged = Judged(payload["callbacks"], payload["seconds"], resumed=True)
+        reached = Outcome(train_loss=payload["train_loss"], metrics=payload["metrics"])
+        judged = Judged(payload["callbacks"], payload["seconds"], reached, resumed=True)
     step = session.state.step
     folder.truncate_metrics(step)
     folder.truncate_log(step)
-    _keeper(session, folder).forget_after(step)
+    checkpoint.forget_after(folder.checkpoints, step)
     where = f"resumed at step {step:,}" if payload else "no checkpoint yet: starting from the first step"
     return _conduct(session, folder, reporter or Silent(), [*notes, where], callbacks, started, judged)
 
@@ -175,26 +141,44 @@ def _conduct(
     reporter.start(
         f"{config.task} | {folder.dir.name}",
         [*notes, *plan.lines(), *session.remarks],
-        plan.total_steps,
+        plan.total_steps if plan.total_steps < OPEN_ENDED else 0,
         first_step=state.step,
         memory_total=machine.memory_total(plan.torch_device) if plan.torch_device.type == "cuda" else 0,
     )
-    keeper = _keeper(session, folder)
+    save = partial(_save, session, folder, hooks, judge, judged.spent)
+    evaluate = partial(_evaluate, session, reporter) if session.splits.val is not None else None
     startup = time.time() - started
-
-    def save(outcome: Outcome) -> None:
-        folder.sync()  # what the checkpoint takes as written must be on the disk before it
-        metric = outcome.metrics.get(judge.metric) if outcome.evaluated_at == state.step else None
-        payload = {**state.state_dict(), "plan": plan.to_dict(), "config": to_plain(config)}
-        extra = {"callbacks": hooks.state_dict(), "metrics": outcome.metrics, "seconds": _together(judged.spent, outcome)}
-        keeper.save(state.step, {**payload, **extra}, metric)
-
-    evaluation = session.evaluate if session.splits.val is not None else None
-    outcome = loop.fit(state, session.feed(), hooks, evaluation, save)
-    outcome.seconds = _together(judged.spent, outcome)
-    if outcome.status == "failed":
+    reporter.phase("compiling" if plan.compile != "off" else "")
+    outcome = loop.fit(state, session.feed(), hooks, evaluate, save)
+    if outcome.status == "failed" and not (folder.checkpoints / f"step_{state.step}.pt").exists():
         save(outcome)  # the weights of the step before the fault
+    outcome.seconds = _together(judged.spent, outcome)
     return _finish(session, folder, reporter, outcome, judge, startup, started)
+
+
+def _evaluate(session: Session, reporter: Reporter) -> dict[str, float]:
+    reporter.phase("evaluating")
+    found = session.evaluate()
+    reporter.phase("")
+    return found
+
+
+def _save(
+    session: Session, folder: RunFolder, hooks: Hooks, judge: Judge, spent: Mapping[str, float], outcome: Outcome
+) -> None:
+    """Write a checkpoint of the state as it is."""
+    folder.sync()  # the records that it takes as written must be on the disk before it
+    state = session.state
+    metric = outcome.metrics.get(judge.metric) if outcome.evaluated_at == state.step else None
+    payload = {
+        **state.state_dict(),
+        "plan": session.plan.to_dict(),
+        "config": to_plain(session.config),
+        "callbacks": hooks.state_dict(),
+        "metrics": outcome.metrics,
+        "seconds": _together(spent, outcome),
+    }
+    _keeper(session, folder, judge).save(state.step, payload, metric)
 
 
 def _finish(
@@ -209,23 +193,24 @@ def _finish(
     """Final weights, summary, closing line; then the exit that the outcome asks for."""
     state = session.state
     if outcome.status != "interrupted":
-        with replacing(folder.dir / "final_model.pt") as file:
-            torch.save(state.model.state_dict(), file)
+        checkpoint.save(folder.dir / FINAL, state.model.state_dict())
     summary = _summary(session, outcome, judge, startup, time.time() - started)
-    folder.write_json(SUMMARY, summary)
     history = folder.read_metrics()
     folder.write_json("metrics.json", history)
     folder.log(f"training took {outcome.seconds['train']:.2f} seconds")
+    folder.write_json(SUMMARY, summary)  # last: a run that has it is over, so nothing else may be missing
     folder.close()
     reporter.finish({**summary, "dir": str(folder.dir)})
     if outcome.status == "failed":
         raise CheckStopped(
             f"{outcome.reason}: training stopped before the update",
             where=str(folder.dir),
-            fix=f"the weights of step {state.step} are good and saved; try a lower learning rate, longer warmup, or fp32",
+            fix=f"the weights of step {state.step} are good and saved; try a lower learning rate or a longer warmup",
         )
     if outcome.status == "interrupted":
-        raise Interrupted(f"interrupted after step {state.step}; the checkpoint is saved", fix=f"hotloop resume {folder.dir}")
+        raise Interrupted(
+            f"interrupted after step {state.step}; the checkpoint is saved", fix=f"hotloop resume {folder.dir}"
+        )
     return Run(folder.dir, summary, history, state.model)
 
 
@@ -251,52 +236,9 @@ def _summary(session: Session, outcome: Outcome, judge: Judge, startup: float, t
     }
 
 
-def load_run(path: Path | str) -> Run:
-    """A run from its folder: summary, history, and for built-in tasks the model with its final weights.
-
-    Raises:
-        HotloopError: not a run folder.
-    """
-    folder = RunFolder.open(path)
-    summary = _read_json(folder.dir / SUMMARY) if (folder.dir / SUMMARY).is_file() else {"status": "unfinished"}
-    return Run(folder.dir, summary, folder.read_metrics(), _saved_model(folder))
-
-
-def _saved_model(folder: RunFolder) -> nn.Module | None:
-    """The task's model with the newest weights; None for a run of `hotloop.fit`, whose model only its caller has."""
-    name = _read_json(folder.dir / "config.json").get("task", "")
-    if name == FIT:
-        return None
-    task = make_task(saved_config(folder, None))
-    task.use_assets(_read_json(folder.dir / ASSETS))
-    model = task.model()
-    final = folder.dir / "final_model.pt"
-    path = final if final.is_file() else folder.checkpoints / checkpoint.LAST
-    stored = checkpoint.load(path)
-    model.load_state_dict(stored if path == final else stored["model"])
-    return model.eval()
-
-
-FIT = "fit"
-"""What the configuration of a run of `hotloop.fit` names as its task."""
-
-
-def saved_config(folder: RunFolder, task: Task | None) -> Config:
-    """The configuration that a run wrote about itself."""
-    name = _read_json(folder.dir / "config.json").get("task", "")
-    if name == FIT and task is None:
-        raise HotloopError(
-            "this run was started from Python, and its model and data are not in its folder",
-            where=str(folder.dir),
-            fix="call hotloop.fit again with the same model and data and resume_from_checkpoint=...",
-        )
-    options = options_of(type(task), name) if task is not None else find_task(name)[0]
-    return read_saved(folder.dir / "config.json", options)
-
-
 def _refuse_finished(folder: RunFolder) -> None:
     path = folder.dir / SUMMARY
-    if path.is_file() and (summary := _read_json(path)).get("status") in ("completed", "stopped"):
+    if path.is_file() and (summary := read_json(path)).get("status") in ("completed", "stopped"):
         raise HotloopError(
             f"this run is over after {summary.get('steps')} steps: {summary.get('reason') or 'it came to its end'}",
             where=str(folder.dir),
@@ -304,23 +246,10 @@ def _refuse_finished(folder: RunFolder) -> None:
         )
 
 
-def _keeper(session: Session, folder: RunFolder) -> checkpoint.Keeper:
+def _keeper(session: Session, folder: RunFolder, judge: Judge) -> checkpoint.Keeper:
     chosen = session.config.callbacks
-    judge = next(c for c in assemble.observe(session)[0].callbacks if isinstance(c, Judge))
     return checkpoint.Keeper(folder.checkpoints, chosen.save_top_k, chosen.keep_last, judge.sign)
 
 
 def _together(before: Mapping[str, float], outcome: Outcome) -> dict[str, float]:
     return {name: before.get(name, 0.0) + spent for name, spent in outcome.seconds.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HotloopError(f"{path.name} cannot be read: {error}", where=str(path.parent)) from error
-    if not isinstance(value, dict):
-        raise HotloopError(f"{path.name} is not a JSON object", where=str(path))
-    return value
-
-

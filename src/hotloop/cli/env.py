@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hotloop import __version__
 from hotloop.cli.answer import json_option, print_json
 
 _PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "tensorboard", "torchmetrics", "tokenizers", "transformers")
@@ -18,7 +19,7 @@ def env(as_json: bool) -> None:
     """Show versions, processor, memory and GPUs."""
     from hotloop.device import describe
 
-    facts = {"hotloop": _version("hotloop"), **describe()}
+    facts = {"hotloop": __version__, **describe()}
     facts["packages"] = {name: found for name in _PACKAGES if (found := _version(name))}
     if as_json:
         print_json(facts)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import click
 
+from hotloop import __version__
 from hotloop.errors import HotloopError
 
 OUR_FAULT, USER_FAULT, INTERRUPTED = 1, 2, 4
@@ -46,7 +47,21 @@ SECTIONS = {
     "Look at runs": ("runs", "plot"),
     "Set up": ("prepare", "init", "knobs", "schema", "env"),
 }
-PLANNED = "tune ladder profile doctor lab sweep compare report predict evaluate export verify-resume monitor".split()
+PLANNED = [
+    "tune",
+    "ladder",
+    "profile",
+    "doctor",
+    "lab",
+    "sweep",
+    "compare",
+    "report",
+    "predict",
+    "evaluate",
+    "export",
+    "verify-resume",
+    "monitor",
+]
 
 
 class Commands(click.Group):
@@ -82,12 +97,7 @@ class Commands(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            click.echo(f"hotloop {version('hotloop')}")
-        except PackageNotFoundError:
-            click.echo("hotloop, run from its source folder without being installed")
+        click.echo(f"hotloop {__version__}")
         ctx.exit()
 
 

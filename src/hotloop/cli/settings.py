@@ -27,7 +27,9 @@ def knobs(task: str | None, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    click.secho(f"A task's recipe sets some of these otherwise: hotloop train {task or 'gpt'} --show-config\n", dim=True)
+    click.secho(
+        f"A task's recipe sets some of these otherwise: hotloop train {task or 'gpt'} --show-config\n", dim=True
+    )
     section = ""
     for row in rows:
         if section != (section := row["key"].partition(".")[0]):

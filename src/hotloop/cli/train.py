@@ -195,8 +195,8 @@ def _show_config(loaded: Loaded, as_json: bool) -> None:
 
 def _show_schedule(loaded: Loaded, as_json: bool) -> None:
     from hotloop.assemble import schedule_preview
-    from hotloop.launch import make_task
     from hotloop.runs.plot import plot_schedule
+    from hotloop.saved import make_task
 
     rates = schedule_preview(loaded, make_task(loaded.config))
     title = f"{loaded.config.task}: learning rate, {loaded.config.optimization.lr_scheduler}"

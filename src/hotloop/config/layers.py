@@ -14,7 +14,7 @@ from typing import Any
 from hotloop.config.schema import TrainingSection
 from hotloop.errors import Problem
 
-LENGTH = ("training.num_epochs", "training.max_steps", "training.max_time")
+LENGTH = ("training.num_epochs", "training.max_steps")
 WARMUP = ("optimization.warmup_ratio", "optimization.warmup_steps", "optimization.warmup_epochs")
 RIVALS = (LENGTH, WARMUP)
 BATCH = ("training.batch_size", "training.gradient_accumulation_steps")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class IndexStream:
         count = min(max(1, _CHUNK // size), per_epoch - within)
         indices: Indices = self._sampler.indices(epoch, within, count)
         tensor = torch.from_numpy(np.ascontiguousarray(indices))
-        return list(tensor.to(self._device, non_blocking=True).split(size))
+        return list(torch.split(tensor.to(self._device, non_blocking=True), size))
 
 
 class _Steps(Dataset[Batch]):
@@ -92,7 +93,7 @@ class _Steps(Dataset[Batch]):
             return fetch(self._source, indices, self._rows)
 
 
-class seeded:  # noqa: N801 - used as a context manager, like contextlib's own
+class seeded:
     """Python's, numpy's and torch's generators seeded inside, and as before outside."""
 
     def __init__(self, key: int) -> None:
@@ -142,21 +143,26 @@ def batches(
     if resident:
         for indices in IndexStream(sampler, device, first_step):
             yield fetch(source, indices, rows)
-    places = enumerate(IndexStream(sampler, torch.device("cpu"), first_step), start=first_step)
-    steps = _Steps(source, rows, seed)
-    if num_workers == 0:
-        host: Iterator[Batch] = (pinned(steps[place], pin_memory) for place in places)
-    else:
-        loader: DataLoader[Batch] = DataLoader(
-            steps,
-            batch_size=None,
-            sampler=places,  # type: ignore[arg-type]
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            prefetch_factor=max(1, prefetch),
-        )
-        host = iter(loader)
+    host = from_host(_Steps(source, rows, seed), sampler, first_step, num_workers, pin_memory, prefetch)
     yield from on_device(host, device) if device.type == "cuda" else (move(batch, device) for batch in host)
+
+
+def from_host(
+    steps: _Steps, sampler: Sampler, first_step: int, num_workers: int, pin_memory: bool, prefetch: int
+) -> Iterator[Batch]:
+    """The same batches in host memory, fetched here or by workers of torch's DataLoader."""
+    places = enumerate(IndexStream(sampler, torch.device("cpu"), first_step), start=first_step)
+    if num_workers == 0:
+        return (pinned(steps[place], pin_memory) for place in places)
+    loader: DataLoader[Batch] = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=places,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=max(1, prefetch),
+    )
+    return iter(loader)
 
 
 def pinned(batch: Batch, pin: bool) -> Batch:
@@ -173,9 +179,14 @@ def _each(value: Any, change: Any) -> Any:
     return {name: _each(part, change) for name, part in value.items()} if isinstance(value, dict) else change(value)
 
 
+def _keep_for(stream: torch.cuda.Stream, tensor: Tensor) -> None:
+    """The allocator must not reuse a copied batch before the stream that computes on it is done."""
+    tensor.record_stream(stream)
+
+
 def on_device(host: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Copy each batch on a side stream, one ahead, while the device computes on the one before."""
-    side = torch.cuda.Stream(device)
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def copy_next() -> Batch | None:
         batch = next(host, None)
@@ -189,7 +200,8 @@ def on_device(host: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
         main = torch.cuda.current_stream(device)
         main.wait_stream(side)
         ready = ahead
+        keep = partial(_keep_for, main)
         for value in ready.values():
-            _each(value, lambda tensor: tensor.record_stream(main))  # the allocator must not reuse it too early
+            _each(value, keep)
         ahead = copy_next()
         yield ready

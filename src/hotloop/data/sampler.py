@@ -17,15 +17,20 @@ _ROUNDS = 6
 
 
 class Sampler(Protocol):
-    """The order of one training stream. `batch_size` is the effective batch: what one optimizer step sees."""
-
-    batch_size: int
+    """The order of one training stream."""
 
     @property
-    def steps_per_epoch(self) -> int: ...
+    def batch_size(self) -> int:
+        """The effective batch: what one optimizer step sees."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass."""
+        ...
 
     def indices(self, epoch: int, step: int, count: int = 1) -> Indices:
-        """Items of `count` steps from `step` on (0-based, within `epoch`), end to end; the epoch's end cuts them off."""
+        """Items of `count` steps from `step` on (0-based, within `epoch`), end to end; the epoch's end cuts them."""
         ...
 
 

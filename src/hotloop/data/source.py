@@ -7,6 +7,7 @@ Shapes: N items; indices (B,) int64; a batch is a dict of tensors with first axi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,7 +51,9 @@ class TensorSource:
             raise HotloopError("the data holds no tensors", fix='pass a dict such as {"x": x, "y": y}')
         lengths = {name: (len(value) if value.dim() else 0) for name, value in tensors.items()}
         if len(set(lengths.values())) > 1:
-            raise HotloopError(f"the tensors differ in their number of rows: {lengths}", fix="give all the same first axis")
+            raise HotloopError(
+                f"the tensors differ in their number of rows: {lengths}", fix="give all the same first axis"
+            )
         self._tensors = dict(tensors)
         self._length = next(iter(lengths.values()))
         if self._length == 0:
@@ -76,13 +79,16 @@ class ArraySource:
 
     def __init__(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         for name, array in arrays.items():
-            if array.dtype == object:
-                raise HotloopError(f"array '{name}' holds Python objects", fix="convert it to a numeric dtype")
-        lengths = {name: len(array) for name, array in arrays.items()}
+            _check_numeric(name, array)
+        lengths = {name: (len(array) if array.ndim else 0) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
-            raise HotloopError(f"the arrays differ in their number of rows: {lengths}", fix="give all the same first axis")
+            raise HotloopError(
+                f"the arrays differ in their number of rows: {lengths}", fix="give all the same first axis"
+            )
         self._arrays = dict(arrays)
         self._length = next(iter(lengths.values()))
+        if self._length == 0:
+            raise HotloopError("the data holds no rows", where=", ".join(self._arrays))
         self.nbytes: int | None = sum(array.nbytes for array in self._arrays.values())
 
     def __len__(self) -> int:
@@ -93,7 +99,21 @@ class ArraySource:
         return {name: torch.from_numpy(np.ascontiguousarray(array[rows])) for name, array in self._arrays.items()}
 
     def to(self, device: torch.device) -> TensorSource:
-        return TensorSource({name: torch.from_numpy(np.array(array)).to(device) for name, array in self._arrays.items()})
+        return TensorSource(
+            {name: torch.from_numpy(np.array(array)).to(device) for name, array in self._arrays.items()}
+        )
+
+
+def _check_numeric(name: str, array: np.ndarray[Any, Any]) -> None:
+    """Refuse what torch cannot turn into a tensor."""
+    with contextlib.suppress(TypeError, ValueError):
+        torch.from_numpy(np.empty(0, dtype=array.dtype))
+        return
+    kinds = {"O": "holds Python objects", "U": "holds text", "S": "holds text"}
+    what = kinds.get(array.dtype.kind, f"has dtype {array.dtype}, which torch cannot read")
+    raise HotloopError(
+        f"array '{name}' {what}", fix="convert it to a numeric dtype, for example with .astype('float32')"
+    )
 
 
 class DatasetSource:
@@ -155,8 +175,9 @@ def hold_out(source: Source, fraction: float, seed: int) -> tuple[Source, Source
     """
     held = round(len(source) * fraction)
     if held == 0 or held == len(source):
+        empty = "validate" if held == 0 else "train"
         raise HotloopError(
-            f"holding out {fraction:g} of {len(source)} rows leaves nothing to {'validate' if held == 0 else 'train'} on",
+            f"holding out {fraction:g} of {len(source)} rows leaves nothing to {empty} on",
             where="data.val_fraction",
             fix="use more data, another share, or data.val_fraction=0 to train without validation",
         )
@@ -178,7 +199,7 @@ def named_collate(items: list[Any]) -> dict[str, Tensor]:
         return dict(zip(["x", *middle, "y"][: len(batch)], batch, strict=True))
     raise HotloopError(
         f"items of type {type(items[0]).__name__} cannot be turned into named tensors",
-        fix='let the Dataset return a dict of tensors, or a tuple (x, y)',
+        fix="let the Dataset return a dict of tensors, or a tuple (x, y)",
     )
 
 
@@ -207,7 +228,12 @@ def as_source(data: Any) -> Source:
 def _from_mapping(data: Mapping[str, Any]) -> Source:
     wrong = {name: type(value).__name__ for name, value in data.items() if not isinstance(value, (Tensor, np.ndarray))}
     if wrong:
-        raise HotloopError(f"the data holds something other than tensors and arrays: {wrong}", fix="convert these first")
+        raise HotloopError(
+            f"the data holds something other than tensors and arrays: {wrong}", fix="convert these first"
+        )
     if data and all(isinstance(value, np.ndarray) for value in data.values()):
         return ArraySource(data)
+    for name, value in data.items():
+        if isinstance(value, np.ndarray):
+            _check_numeric(name, value)
     return TensorSource({n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in data.items()})

@@ -16,7 +16,7 @@ def _check_length(tokens: Tensor, block_size: int, part: str) -> None:
     if len(tokens) < block_size + 1:
         fits = max(0, len(tokens) - 1)
         raise HotloopError(
-            f"the {part} part holds {len(tokens):,} tokens, one window of block_size {block_size} needs {block_size + 1:,}",
+            f"the {part} part holds {len(tokens):,} tokens; one window needs {block_size + 1:,}",
             where="model.block_size",
             fix=f"use a longer text, or model.block_size={fits} or less" if fits else "use a longer text",
         )

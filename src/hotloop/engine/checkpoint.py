@@ -14,7 +14,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -37,7 +37,7 @@ def save(path: Path, payload: Payload) -> None:
         torch.save(payload, file)
         file.flush()
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _sha256(file)
         write_atomic(path.with_name(path.name + _SUM), f"{digest}  {path.name}\n".encode())
 
 
@@ -63,6 +63,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> Payload:
     return payload
 
 
+def _sha256(file: BinaryIO) -> str:
+    """Of the rest of an open file, read in pieces."""
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
 def verify(path: Path) -> None:
     """Check a file against the checksum beside it, if there is one.
 
@@ -78,7 +86,7 @@ def verify(path: Path) -> None:
         if beside.is_file():
             stated = beside.read_text(encoding="utf-8").split()
             with open(path, "rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
+                actual = _sha256(file)
             if not stated or stated[0] != actual:
                 raise _damaged(path, "its checksum does not match")
 
@@ -146,7 +154,7 @@ class Keeper:
         """
         path = self.folder / f"step_{step}.pt"
         save(path, payload)
-        scores = {**self.scores(), **({step: metric} if metric is not None and metric == metric else {})}
+        scores = {**read_scores(self.folder), **({step: metric} if metric is not None and metric == metric else {})}
         write_atomic(self.folder / INDEX, json.dumps({str(s): v for s, v in scores.items()}).encode())
         self._name(path, LAST)
         ranked = sorted(scores, key=lambda s: (self.sign * scores[s], s))
@@ -154,27 +162,6 @@ class Keeper:
             self._name(path, BEST)
         self._drop(keep=set(ranked[: self.top_k]), newest=step)
         return path
-
-    def scores(self) -> dict[int, float]:
-        """Metric of each step that was saved with one."""
-        index = self.folder / INDEX
-        if not index.is_file():
-            return {}
-        try:
-            return {int(step): float(value) for step, value in json.loads(index.read_text(encoding="utf-8")).items()}
-        except (ValueError, AttributeError):
-            return {}
-
-    def forget_after(self, step: int) -> None:
-        """Before going on from `step`: what a later part of the run left behind will be made again."""
-        for path in self.folder.glob("step_*.pt"):
-            if step_of(path) > step:
-                _remove(path)
-        kept = {s: value for s, value in self.scores().items() if s <= step}
-        if (self.folder / INDEX).is_file():
-            write_atomic(self.folder / INDEX, json.dumps({str(s): v for s, v in kept.items()}).encode())
-        for stray in self.folder.glob(".*.tmp"):
-            stray.unlink(missing_ok=True)
 
     def _drop(self, keep: set[int], newest: int) -> None:
         steps = sorted((step_of(p) for p in self.folder.glob("step_*.pt") if step_of(p) >= 0), reverse=True)
@@ -205,3 +192,23 @@ def _alias(path: Path, name: Path) -> None:
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.with_name(path.name + _SUM).unlink(missing_ok=True)
+
+
+def read_scores(folder: Path) -> dict[int, float]:
+    """The deciding metric of each step that was saved with one."""
+    try:
+        stored = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return {int(step): float(value) for step, value in stored.items()}
+    except (OSError, ValueError, AttributeError):  # absent, or damaged: then no old checkpoint counts as best
+        return {}
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Before going on from `step`: remove what a later part of the run left behind; it will be made again."""
+    for path in folder.glob("step_*.pt"):
+        if step_of(path) > step:
+            _remove(path)
+    kept = {saved: value for saved, value in read_scores(folder).items() if saved <= step}
+    write_atomic(folder / INDEX, json.dumps({str(saved): value for saved, value in kept.items()}).encode())
+    for stray in folder.glob(".*.tmp"):
+        stray.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from hotloop import device as machine
 from hotloop.data.loader import IndexStream, fetch, move
 from hotloop.data.sampler import Sequential
 from hotloop.data.source import Source
-from hotloop.engine.callbacks import Ask, Hooks, Record, StepInfo
+from hotloop.engine.hooks import Ask, Hooks, Record, StepInfo
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import plain_tallies, rows_of
@@ -107,6 +107,7 @@ def fit(
     hooks: Hooks,
     evaluation: Callable[[], dict[str, float]] | None,
     save: Callable[[Outcome], None],
+    outcome: Outcome | None = None,
 ) -> Outcome:
     """Train to the end, or to where a callback or a fault stops it.
 
@@ -116,8 +117,9 @@ def fit(
         hooks: the callbacks.
         evaluation: gives eval_... metrics; None where there is nothing to validate on.
         save: writes a checkpoint of the state as it is.
+        outcome: of the part before, for a run that goes on: the last loss and metrics known.
     """
-    outcome = Outcome()
+    outcome = outcome or Outcome()
     watch = _Watch(state)
     try:
         hooks.tell("on_start", state)

@@ -31,7 +31,8 @@ def orthogonalise(stack_krc: Tensor, iterations: int) -> Tensor:
         gram = x @ x.mT
         poly = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, poly, x, beta=a)
-    return x.mT if stack_krc.size(-2) > stack_krc.size(-1) else x
+    result: Tensor = x.mT if stack_krc.size(-2) > stack_krc.size(-1) else x
+    return result
 
 
 class Muon(torch.optim.Optimizer):
@@ -80,7 +81,7 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         rate, momentum = group["lr"], group["momentum"]
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         gradient, before = torch.stack(gradients), torch.stack(buffers)
         after = before.lerp(gradient, 1.0 - momentum)

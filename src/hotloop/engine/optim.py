@@ -34,7 +34,9 @@ def build_optimizers(
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
-        raise HotloopError("the model has no parameter that requires a gradient", fix="unfreeze some, or check the model")
+        raise HotloopError(
+            "the model has no parameter that requires a gradient", fix="unfreeze some, or check the model"
+        )
     if options.optimizer != "muon":
         return [_classic(list(trained.values()), options, device)]
     hidden = hidden_matrices(model)
@@ -60,12 +62,14 @@ def hidden_matrices(model: nn.Module) -> set[int]:
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     outputs = getattr(model, "output_layers", linears[-1:])
-    excluded = {id(module.weight) for module in [*outputs, *(m for m in model.modules() if isinstance(m, nn.Embedding))]}
+    excluded = {
+        id(module.weight) for module in [*outputs, *(m for m in model.modules() if isinstance(m, nn.Embedding))]
+    }
     return {id(module.weight) for module in linears} - excluded
 
 
 def _group(parameters: list[nn.Parameter], rate: float, device: torch.device, **rest: Any) -> Group:
-    """A group whose rate is a device tensor; `base_lr` is what the schedule's factor multiplies."""
+    """A group whose rate is a device tensor (the state makes it a view); the schedule's factor multiplies `base_lr`."""
     return {"params": parameters, "lr": torch.tensor(rate, device=device), "base_lr": rate, **rest}
 
 
@@ -82,7 +86,9 @@ def _adamw(parameters: list[nn.Parameter], options: OptimizationSection, device:
     return torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)
 
 
-def _classic(parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device) -> torch.optim.Optimizer:
+def _classic(
+    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device
+) -> torch.optim.Optimizer:
     if options.optimizer == "adamw":
         return _adamw(parameters, options, device)
     groups = _by_decay(parameters, options, device)

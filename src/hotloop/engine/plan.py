@@ -1,4 +1,4 @@
-"""The execution plan: every choice that was open in the configuration, resolved once, printed, stored, reused by resume.
+"""The execution plan: every choice that the configuration left open, resolved once, printed, stored, reused by resume.
 
 Sizes are rows (items on the first axis of a batch). The effective batch is what one optimizer step sees; it is split
 into micro-batches of at most `micro_batch` rows.

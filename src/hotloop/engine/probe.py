@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hotloop import device as machine
 from hotloop.engine.precision import autocast
-from hotloop.engine.reduce import inverse_totals, micro_batches, micro_loss, rows_of
+from hotloop.engine.reduce import micro_batches, micro_loss, rows_of, total_weights
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Task
 
@@ -70,7 +70,7 @@ def _check(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> 
             )
         if part.device.type != device.type:
             raise HotloopError(f"the loss is on {part.device}, the model on {device}", where="the task's loss")
-    total = micro_loss(task, model, {}, rows, inverse_totals(task, rows))
+    total = micro_loss(task, model, {}, rows, total_weights(task, rows))
     if not total.requires_grad:
         raise HotloopError(
             "the loss does not depend on any parameter that is trained",
@@ -87,7 +87,7 @@ def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, prec
         for precision in precisions:
             started = time.perf_counter()
             with autocast(device, precision):
-                loss = micro_loss(task, model, {}, batch, inverse_totals(task, batch))
+                loss = micro_loss(task, model, {}, batch, total_weights(task, batch))
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

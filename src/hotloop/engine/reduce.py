@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Tally, Task
 
-Totals = dict[str, Tensor | float]  # 1 / total weight of the effective batch, per loss term
+Totals = dict[str, Tensor | float]  # total weight of the effective batch, per loss term
 ROWS = "rows"  # key of the number of rows in Totals; not a valid name for a loss term
 SCALAR = "scalar loss"
 
@@ -41,22 +41,23 @@ def _cut(batch: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
     return {name: _cut(v, first, last) if isinstance(v, Mapping) else v[first:last] for name, v in batch.items()}
 
 
-def inverse_totals(task: Task, batch: Batch) -> Totals:
-    """1 / total weight of an effective batch, per term, and its rows; 0 where nothing weighs anything."""
+def total_weights(task: Task, batch: Batch) -> Totals:
+    """Total weight of an effective batch, per term, and its rows."""
     totals: Totals = {ROWS: rows_of(batch)}
     weight: Any = batch.get("weight")
     if isinstance(weight, Mapping):
-        totals.update({name: _inverse(part.sum()) for name, part in weight.items()})
+        totals.update({name: _positive(part.sum()) for name, part in weight.items()})
     elif weight is not None:
-        totals[""] = _inverse(weight.sum())
+        totals[""] = _positive(weight.sum())
     stated = task.loss_weight(batch)
     if stated is not None:
-        totals[SCALAR] = _inverse(stated)
+        totals[SCALAR] = _positive(stated)
     return totals
 
 
-def _inverse(total: Tensor) -> Tensor:
-    return torch.where(total > 0, 1.0 / total, 0.0)
+def _positive(total: Tensor) -> Tensor:
+    """A total to divide by: where nothing weighs anything the sum above it is 0, and so is the quotient."""
+    return total.clamp(min=1e-30)
 
 
 def micro_loss(task: Task, model: nn.Module, terms: Mapping[str, float], micro: Batch, totals: Totals) -> Tensor:
@@ -84,7 +85,7 @@ def _share(task: Task, name: str, values: Tensor, weight: Tensor | None, micro: 
         )
     if weight is None:
         return values.sum() * (rows / values.numel() / totals[ROWS])
-    return weighted_sum(values, weight) * totals.get(name, totals.get("", 0.0))
+    return weighted_sum(values, weight) / totals[name if name in totals else ""]
 
 
 def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ def _scalar_share(task: Task, value: Tensor, weight: Tensor | None, micro: Batch
     """A loss that came as a mean: usable unsplit, or with the weight it was taken over."""
     stated = task.loss_weight(micro)
     if stated is not None:
-        return value * stated * totals[SCALAR]
+        return value * stated / totals[SCALAR]
     if weight is not None or rows_of(micro) != totals[ROWS]:
         raise scalar_refused("a batch with weights or padding" if weight is not None else "a batch that is split")
     return value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from hotloop.data.source import Source
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import resolve as resolve_precision
 from hotloop.engine.probe import Facts, couples_the_batch
+from hotloop.engine.reduce import scalar_refused
 from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import HotloopError
 
@@ -44,63 +47,62 @@ def resolve(
     sampler: Sampler,
     probe: Callable[[list[str]], Facts],
 ) -> tuple[Plan, list[str]]:
-    """Work out the plan of a run.
+    """Work out the plan of a run, and remarks for the user.
 
-    Args:
-        sections: what was asked for.
-        device: already picked.
-        model: on the device.
-        train: the training source.
-        sampler: its order, with the effective batch.
-        probe: runs the loss once, and times it in the precisions given to it.
-
-    Returns:
-        (plan, remarks for the user).
+    `probe` runs the loss once, and times it in the precisions given to it; threads are taken as already set.
 
     Raises:
         HotloopError: something asked for by name cannot be had here.
     """
-    training = sections.training
-    precision, remark = resolve_precision(training.precision, device)
-    remarks = [remark] if remark else []
-    candidates = (["fp32", "bf16"] if machine.cpu_has_bf16() else ["fp32"]) if precision == "auto" else [precision]
-    total = total_steps(training, sampler.steps_per_epoch)
-    must_time = len(candidates) > 1 or training.compile == "auto"
-    facts = probe(candidates if must_time else [])
-    if precision == "auto":
-        precision, why = _fastest(facts)
-        remarks += [why] if why else []
-    mode, why = _compile(training, device, facts.seconds.get(precision, 0.0) * total)
-    remarks += [why] if why else []
-    if facts.scalar and training.gradient_accumulation_steps > 1:
-        from hotloop.engine.reduce import scalar_refused
-
-        raise scalar_refused("gradient accumulation")
-    resident = _resident(sections.data, device, train)
-    deterministic = training.deterministic
-    return Plan(
+    training, per_epoch = sections.training, sampler.steps_per_epoch
+    total = total_steps(training, per_epoch)
+    precision, mode, facts, remarks = _arithmetic(training, device, total, probe)
+    plan = Plan(
         device=str(device),
         precision=precision,
         tf32=precision == "tf32",
-        deterministic=deterministic,
-        threads=torch.get_num_threads() if training.threads == "auto" else training.threads,
+        deterministic=training.deterministic,
+        threads=torch.get_num_threads(),
         compile=mode,
         micro_batch=training.batch_size,
         accumulation=training.gradient_accumulation_steps,
         effective_batch=sampler.batch_size,
         eval_batch=_eval_batch(training),
         pad_ragged=mode != "off" and not facts.scalar and not couples_the_batch(model),
-        resident=resident,
-        num_workers=0 if resident else _workers(sections.data, device, train),
-        pin_memory=not resident and _pin(sections.data.pin_memory, device),
-        prefetch=sections.data.prefetch,
-        steps_per_epoch=sampler.steps_per_epoch,
+        steps_per_epoch=per_epoch,
         total_steps=total,
-        eval_every=_every(training.eval_every, sampler.steps_per_epoch),
+        eval_every=_every(training.eval_every, per_epoch),
         log_every=training.log_every,
-        checkpoint_every=_every(sections.callbacks.checkpoint_every, sampler.steps_per_epoch),
+        checkpoint_every=_every(sections.callbacks.checkpoint_every, per_epoch),
         on_nan=sections.on_nan,
-    ), remarks
+        **_feeding(sections.data, device, train),
+    )
+    return plan, remarks
+
+
+def _arithmetic(
+    training: TrainingSection, device: torch.device, total: int, probe: Callable[[list[str]], Facts]
+) -> tuple[str, str, Facts, list[str]]:
+    """Precision, compile mode, what the probe saw, and remarks; timed where `auto` asks for a measurement."""
+    precision, remark = resolve_precision(training.precision, device)
+    undecided = precision == "auto"
+    candidates = ["fp32", "bf16"] if undecided and machine.cpu_has_bf16() else ["fp32" if undecided else precision]
+    facts = probe(candidates if len(candidates) > 1 or training.compile == "auto" else [])
+    if undecided:
+        precision, remark = _fastest(facts)
+    if facts.scalar and training.gradient_accumulation_steps > 1:
+        raise scalar_refused("gradient accumulation")
+    seconds = facts.seconds.get(precision, 0.0) * training.gradient_accumulation_steps * total
+    mode, why = _compile(training, device, min(seconds, training.max_time or math.inf))
+    return precision, mode, facts, [line for line in (remark, why) if line]
+
+
+def _feeding(data: DataSection, device: torch.device, train: Source) -> dict[str, Any]:
+    """How batches reach the device."""
+    if _resident(data, device, train):
+        return {"resident": True, "num_workers": 0, "pin_memory": False, "prefetch": 0}
+    workers, pin = _workers(data, device, train), _pin(data.pin_memory, device)
+    return {"resident": False, "num_workers": workers, "pin_memory": pin, "prefetch": data.prefetch}
 
 
 def total_steps(training: TrainingSection, steps_per_epoch: int) -> int:
@@ -115,7 +117,8 @@ def _fastest(facts: Facts) -> tuple[str, str]:
         return "fp32", ""
     fp32, bf16 = facts.seconds["fp32"], facts.seconds["bf16"]
     choice = "bf16" if bf16 < 0.9 * fp32 else "fp32"
-    return choice, f"precision {choice}: a pass took {fp32 * 1e3:.1f} ms in fp32, {bf16 * 1e3:.1f} ms in bf16 (measured)"
+    took = f"a pass took {fp32 * 1e3:.1f} ms in fp32, {bf16 * 1e3:.1f} ms in bf16"
+    return choice, f"precision {choice}: {took} (measured)"
 
 
 def _compile(training: TrainingSection, device: torch.device, predicted_seconds: float) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def _decay(options: OptimizationSection, warmup: int, end: int, floor: float) ->
     if options.lr_scheduler == "polynomial":
         return lambda step: floor + (1.0 - floor) * (1.0 - progress(step)) ** options.polynomial_power
     if options.lr_scheduler == "wsd":
-        first = max(warmup, end - round(options.decay_ratio * end))
+        first = max(warmup, end - max(1, round(options.decay_ratio * end)))
         return lambda step: floor + (1.0 - floor) * (1.0 - progress(step, first))
     return lambda step: 1.0  # constant, and plateau until the host scales it
 

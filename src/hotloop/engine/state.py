@@ -43,7 +43,7 @@ class TrainState:
         optimizers: from `engine.optim.build_optimizers`.
         table: factor of the base rate for each step.
         plan: the resolved plan.
-        totals: effective batch -> 1 / total weight of each loss term.
+        totals: effective batch -> total weight of each loss term.
         micro_loss: a micro-batch's share of the loss, given these totals; possibly compiled.
         max_grad_norm: clip the global gradient norm here; None never clips.
         base_rate: peak learning rate, for records.
@@ -73,19 +73,28 @@ class TrainState:
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
         self.step = 0
         self.applied = torch.zeros(1, dtype=torch.int64, device=device)
-        self.alive = torch.zeros(1, dtype=torch.int64, device=device)  # steps taken while not held
+        self.alive = torch.zeros(
+            1, dtype=torch.int64, device=device
+        )  # steps before the run was held, where some are skipped
         self.held = torch.zeros((), device=device)
         self.loss_sum = torch.zeros((), device=device)
         self.grad_norm = torch.zeros((), device=device)
         self.counted = 0  # updates already told of by `read`
+        self._may_skip = self.scaler is not None or plan.on_nan == "skip"
+        self._bind_rates()
+
+    def _bind_rates(self) -> None:
+        """Let every group's rate be a view into one tensor, so that one operation writes them all."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self._base_rates = torch.tensor([group["base_lr"] for group in groups], device=self.held.device)
+        self._rates = torch.zeros_like(self._base_rates)
+        for number, group in enumerate(groups):
+            group["lr"] = self._rates[number]
 
     def set_rates(self) -> None:
         """Write each group's rate for the next update, on the device."""
         place = self.applied if self._covered else self.applied.clamp(max=len(self._factors))
-        factor = self.table.index_select(0, place)[0]
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                torch.mul(factor, group["base_lr"], out=group["lr"])
+        torch.mul(self._base_rates, self.table.index_select(0, place), out=self._rates)
 
     def remember_buffers(self) -> None:
         """Keep the buffers as they are before the forward pass."""
@@ -113,8 +122,10 @@ class TrainState:
         for buffer, before in zip(self.buffers, self._buffers_before, strict=True):
             torch.where(free, buffer, before, out=buffer)
         self.applied.add_(free)
-        self.alive.add_(self.held == 0)
-        self.loss_sum.add_(torch.where(free, loss, 0.0))
+        if self._may_skip:
+            self.alive.add_(self.held == 0)
+            loss = torch.where(free, loss, 0.0)
+        self.loss_sum.add_(loss)
         self.grad_norm = grad_norm
 
     def read(self, reset: bool = True) -> Readout:
@@ -122,6 +133,7 @@ class TrainState:
         packed = torch.stack([self.loss_sum, self.grad_norm.to(self.loss_sum.dtype), self.held]).double()
         counters = torch.cat([self.applied, self.alive]).double()
         loss_sum, norm, held, applied, alive = torch.cat([packed, counters]).tolist()
+        alive = alive if self._may_skip else applied
         readout = Readout(
             train_loss=loss_sum / (applied - self.counted) if applied > self.counted else math.nan,
             grad_norm=norm,
@@ -161,6 +173,7 @@ class TrainState:
         self.model.load_state_dict(stored["model"])
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self._bind_rates()
         if self.scaler:
             self.scaler.load_state_dict(stored["scaler"])
         self.scale_rates(stored["rate_scale"])

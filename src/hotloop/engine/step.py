@@ -29,26 +29,26 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     state.set_rates()
     state.remember_buffers()
     totals = state.totals(batch)
-    loss: Tensor | float = 0.0
+    loss: Tensor | None = None
     for micro in micro_batches(batch, state.plan.micro_batch):
         part = state.micro_loss(micro, totals)
         (part if state.scaler is None else part * state.scaler.scale).backward()  # type: ignore[no-untyped-call]
-        loss = part.detach() + loss
-    assert isinstance(loss, Tensor)
+        loss = part.detach() if loss is None else loss + part.detach()
+    assert loss is not None, "a batch has at least one row"
 
     gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
-    unscale = 1.0 if state.scaler is None else 1.0 / state.scaler.scale
-    norm = torch.nn.utils.get_total_norm(gradients) * unscale
-    overflow = ((loss + norm) * 0.0).ne(0.0).float()  # 1.0 where loss or norm is not finite
+    if state.scaler is not None:
+        torch._foreach_mul_(gradients, 1.0 / state.scaler.scale)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     if state.max_grad_norm is not None:
-        torch._foreach_mul_(gradients, (state.max_grad_norm / (norm + 1e-6)).clamp(max=1.0) * unscale)
-    elif state.scaler is not None:
-        torch._foreach_mul_(gradients, unscale)
+        torch._foreach_mul_(gradients, (state.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
 
+    overflow = (loss + norm).mul_(0.0).nan_to_num_(nan=1.0)  # 1.0 where loss or norm is not finite, else 0.0
     held = state.hold_on(loss, overflow)
     hold(state.optimizers, held)
     for optimizer in state.optimizers:
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    for parameter in state.parameters:
+        parameter.grad = None
     state.settle(loss, norm, held)
     return loss, norm

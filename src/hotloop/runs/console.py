@@ -114,7 +114,7 @@ class Console:
         self._total, self._memory_total = total_steps, memory_total
         self._print(title, "bold cyan")
         for line in lines:
-            self._print(f"  {line}")
+            self._print(self._fitted(f"  {line}"))
         if self._live and self._bar is None:
             self._open_bar()
 
@@ -138,6 +138,9 @@ class Console:
         self._step = max(self._step, record.get("step", 0))
         if "train_loss" in record:
             self._loss = record["train_loss"]
+        if self._bar is not None and self._task is not None:  # printing below draws the bar anew, so it must be current
+            self._bar.update(self._task, completed=self._step, **self._fields())
+        if "train_loss" in record:
             self._print_fields(training_line(record, self._memory_total), "")
         if any(key.startswith("eval_") for key in record):
             self._print_fields(evaluation_line(record), "bold green" if record.get("best") else "green")
@@ -177,6 +180,15 @@ class Console:
         else:
             self._write(lambda: print(text, file=self._file, flush=True))
 
+    def _fitted(self, line: str) -> str:
+        """On a terminal: broken at words, the rest indented. Elsewhere a line stays one line."""
+        if not self._live:
+            return line
+        from textwrap import fill
+
+        width = max(20, self._console().width)
+        return fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
     def _print_fields(self, line: str, style: str) -> None:
         """Print `a: 1 | b: 2` with quiet names and separators, so that the numbers stand out."""
         if not self._live:
@@ -211,15 +223,16 @@ class Console:
         from rich.progress import BarColumn, Progress, TextColumn
 
         total = self._total or None
+        bar_width = min(40, max(10, self._console().width - 56))  # room at the end of the line for the ^C of a terminal
         columns = [
             TextColumn("[cyan]{task.fields[done]}"),
-            BarColumn(bar_width=None, complete_style="cyan", finished_style="green", pulse_style="cyan"),
+            BarColumn(bar_width=bar_width, complete_style="cyan", finished_style="green", pulse_style="cyan"),
             TextColumn("{task.fields[percent]}"),
             TextColumn("[bold]{task.fields[loss]}"),
             TextColumn("[dim]{task.fields[times]}"),
         ]
         # No refresh thread: it would fight the training loop for the interpreter. A transient bar leaves no trace.
-        bar = Progress(*columns, console=self._console(), auto_refresh=False, transient=True, expand=True)
+        bar = Progress(*columns, console=self._console(), auto_refresh=False, transient=True)
         self._task = bar.add_task("", total=total, **self._fields())
         bar.start()
         self._console().show_cursor(True)  # a killed run must not leave a terminal without a cursor
@@ -261,7 +274,7 @@ def _summary_table(summary: Mapping[str, Any], rows: Sequence[tuple[str, str]]) 
     from rich.table import Table
     from rich.text import Text
 
-    colour = {"completed": "green", "failed": "red"}.get(str(summary.get("status", "")), "yellow")
+    colour = {"completed": "green", "stopped": "green", "failed": "red"}.get(str(summary.get("status", "")), "yellow")
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hotloop.errors import HotloopError
 from hotloop.disk import telling
+from hotloop.errors import HotloopError
 from hotloop.runs.store import METRICS, is_run, read_records
 
 _NUMBER = r"([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"

@@ -12,8 +12,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hotloop.errors import HotloopError
 from hotloop.disk import write_atomic
+from hotloop.errors import HotloopError
 from hotloop.runs.logs import Curves, read_curves
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _readable(axes: Axes, ticks: int = 7) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.tick_params(length=0, labelcolor="#3b4249")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

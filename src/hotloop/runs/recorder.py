@@ -1,4 +1,4 @@
-"""What a run writes down while it goes on: metrics.jsonl, training.log, the trackers, the screen; all from one record."""
+"""What a run writes down while it goes on: metrics.jsonl, training.log, trackers, the screen; all from one record."""
 
 from __future__ import annotations
 

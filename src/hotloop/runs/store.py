@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hotloop.errors import HotloopError
 from hotloop.disk import append, open_appending, telling, write_atomic
+from hotloop.errors import HotloopError
 
 METRICS, LOG, SUMMARY, LOCK = "metrics.jsonl", "training.log", "training_summary.json", ".lock"
 _MARKS = ("config.json", "plan.json", METRICS, SUMMARY)  # a folder with any of these is a run

@@ -108,7 +108,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], file: Text
     Console(file=out, highlight=False).print(table)
 
 
-_STYLES = {"completed": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "stopped": "yellow"}
+_STYLES = {"completed": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "stopped": "green"}
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO) -> None:
@@ -131,7 +131,8 @@ def _info(directory: Path) -> RunInfo:
         status = "running"
     elif seen.get("step", 0) > steps:  # resumed after its summary was written, and cut off again
         status = "interrupted"
-    current = {**summary, **seen} if status in ("running", "interrupted") else {**seen, **summary}
+    newer = status == "running" or seen.get("step", 0) > steps
+    current = {**summary, **seen} if newer else {**seen, **summary}
     seconds = current.get("seconds")
     return RunInfo(
         dir=directory,

@@ -69,13 +69,16 @@ def test_the_evaluation_line_names_metrics_and_the_best() -> None:
 def test_the_summary_says_where_the_time_went() -> None:
     rows = dict(summary_rows(SUMMARY))
     assert rows["time"] == "1m10s = startup 2.1s + compile 0.0s + train 1m05s + eval 3.2s"
-    assert rows["best"] == "eval_loss 1.8800 at step 750" and rows["parameters"] == "804,096"
-    assert rows["steps"] == "1,000 (1.23 epochs)" and rows["memory"] == "0.6GB at the peak"
+    assert rows["best"] == "eval_loss 1.8800 at step 750"
+    assert rows["parameters"] == "804,096"
+    assert rows["steps"] == "1,000 (1.23 epochs)"
+    assert rows["memory"] == "0.6GB at the peak"
     assert dict(summary_rows({"status": "stopped"})) == {"status": "stopped"}
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0s"), (9.96, "10s"), (59.6, "1m00s"), (3599.7, "1h00m"), (7384, "2h03m"), (-1, "0.0s")]
+    ("seconds", "text"),
+    [(0.04, "0.0s"), (9.96, "10s"), (59.6, "1m00s"), (3599.7, "1h00m"), (7384, "2h03m"), (-1, "0.0s")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -102,12 +105,14 @@ def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
     out = io.StringIO()
     _drive(Console(out))
     text = out.getvalue()
-    assert "\x1b" not in text and "\r" not in text
+    assert "\x1b" not in text
+    assert "\r" not in text
     lines = text.splitlines()
     assert lines[:2] == ["gpt | demo", "  data: [65] characters"]
     assert lines[2].startswith("Step 100 | Loss: 0.4521 |")
     assert lines[3:5] == ["Step 200 | Eval loss: 2.0000 | best", "Warning: odd [red]text"]
-    assert "status         completed" in lines and all(len(line) <= 80 for line in lines)
+    assert "status         completed" in lines
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_a_terminal_gets_a_bar_with_share_and_time_and_the_same_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +133,20 @@ def test_a_terminal_gets_a_bar_with_share_and_time_and_the_same_lines(monkeypatc
     assert re.search(r"evaluating 120/200 .* loss 0\.4521", text)
     assert "Step 100 | Loss: 0.4521 | LR: 1.25e-05 | Mem:" in text
     assert "Step 120 | Eval loss: 2.0000 | eval_accuracy: 0.5" in text
-    assert re.search(r"status +completed", text) and "experiments/demo_20260101_120000" in text
+    assert re.search(r"status +completed", text)
+    assert "experiments/demo_20260101_120000" in text
     assert "\x1b[" in out.getvalue()
+
+
+def test_long_opening_lines_are_broken_at_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = Terminal()
+    console = Console(out, live=True)
+    console.start("gpt", ["text: the manual of Python 3.11.7 and nothing else: 465,126 characters"], 10)
+    console.close()
+    lines = _without_colours(out.getvalue()).splitlines()
+    assert lines[1:4] == ["  text: the manual of Python 3.11.7 and", "    nothing else: 465,126 characters", lines[3]]
+    assert "465,126" not in lines[3]
 
 
 def test_the_terminal_is_given_back_with_a_cursor() -> None:
@@ -151,7 +168,8 @@ def test_nothing_is_drawn_more_than_five_times_a_second() -> None:
         step += 1
         console.progress(step)
     console.close()
-    assert step > 1000 and _without_colours(out.getvalue()).count("/1000000") <= 6
+    assert step > 1000
+    assert _without_colours(out.getvalue()).count("/1000000") <= 6
 
 
 def test_progress_costs_under_two_microseconds() -> None:
@@ -172,7 +190,8 @@ def test_a_resumed_run_counts_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> 
         time.sleep(0.01)
     console.close()
     lefts = [float(left) for left in re.findall(r"([\d.]+)s left", _without_colours(out.getvalue()))]
-    assert lefts and max(lefts) < 5  # counted from step 0 it would claim 90 steps a millisecond, or 0.0s
+    assert lefts
+    assert max(lefts) < 5
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_run() -> None:
@@ -181,13 +200,18 @@ def test_a_reader_that_goes_away_does_not_stop_the_run() -> None:
         "sys.stdin.read()\nfor s in range(2000): c.record({'step': s, 'train_loss': 1.0})\n"
         "c.finish({'status': 'completed'}); sys.stderr.write('reached the end')"
     )
-    run = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert run.stdin is not None and run.stdout is not None and run.stderr is not None
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert run.stdin is not None
+    assert run.stdout is not None
+    assert run.stderr is not None
     run.stdout.close()
     run.stdin.close()
     said = run.stderr.read().decode()
     run.stderr.close()
-    assert run.wait() == 0 and said.startswith("reached the end")
+    assert run.wait() == 0
+    assert said.startswith("reached the end")
 
 
 def test_silent_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,9 @@ def test_a_nanogpt_log_gives_iterations_and_validation(tmp_path: Path) -> None:
 
 
 def test_the_sampled_training_loss_is_used_where_no_other_is_told(tmp_path: Path) -> None:
-    curves = read_curves(_log(tmp_path, "step 0: train loss 4.0, val loss 4.1\nstep 250: train loss 2.0, val loss 2.1\n"))
+    curves = read_curves(
+        _log(tmp_path, "step 0: train loss 4.0, val loss 4.1\nstep 250: train loss 2.0, val loss 2.1\n")
+    )
     assert curves.train == {0: 4.0, 250: 2.0}
 
 
@@ -39,9 +41,14 @@ def test_a_resumed_log_counts_as_told_last_and_in_order(tmp_path: Path) -> None:
 
 
 def test_nan_is_left_out_and_said(tmp_path: Path) -> None:
-    curves = read_curves(_log(tmp_path, "iter 1: loss 3.0\niter 2: loss nan\niter 3: loss inf\nstep 3: train loss 1, val loss nan\n"))
+    curves = read_curves(
+        _log(tmp_path, "iter 1: loss 3.0\niter 2: loss nan\niter 3: loss inf\nstep 3: train loss 1, val loss nan\n")
+    )
     assert curves.train == {1: 3.0}
-    assert curves.notes() == ["train: 2 non-finite training losses left out", "train: 1 non-finite evaluation losses left out"]
+    assert curves.notes() == [
+        "train: 2 non-finite training losses left out",
+        "train: 1 non-finite evaluation losses left out",
+    ]
 
 
 def test_our_own_console_with_colours_and_carriage_returns_is_read(tmp_path: Path) -> None:
@@ -67,7 +74,8 @@ def test_a_run_folder_and_its_metrics_file_give_the_same(tmp_path: Path) -> None
     for place in (run.dir, run.dir / "metrics.jsonl"):
         curves = read_curves(place)
         assert (curves.name, curves.train, curves.eval) == (run.dir.name, {10: 2.0}, {20: 1.5})
-        assert curves.learning_rate == {10: 0.5, 20: 0.25} and curves.skipped == {"train": 1}
+        assert curves.learning_rate == {10: 0.5, 20: 0.25}
+        assert curves.skipped == {"train": 1}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,8 @@ def test_a_run_folder_and_its_metrics_file_give_the_same(tmp_path: Path) -> None
 def test_a_file_without_losses_is_told(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(HotloopError) as caught:
         read_curves(_log(tmp_path, text))
-    assert said in str(caught.value) and "fix:" in str(caught.value)
+    assert said in str(caught.value)
+    assert "fix:" in str(caught.value)
 
 
 def test_what_is_not_there_and_what_is_no_run_are_told(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def _size(png: Path) -> tuple[int, int]:
 def test_one_run_is_drawn_into_its_folder(tmp_path: Path) -> None:
     run = _run(tmp_path, "demo")
     picture = plot_runs([run])
-    assert picture == run / "loss.png" and _size(picture) == (1105, 715)
+    assert picture == run / "loss.png"
+    assert _size(picture) == (1105, 715)
     assert not [child for child in run.iterdir() if child.name.endswith(".tmp")]
 
 
@@ -52,7 +53,8 @@ def test_a_run_without_evaluation_or_rate_is_drawn(tmp_path: Path) -> None:
     log.write_text("iter 1: loss 3.0\niter 2: loss 2.0\n")
     assert plot_runs([log]) == tmp_path / "short.png"
     svg = _svg(log)
-    assert ">last train loss 2.0000<" in svg and ">rate<" not in svg
+    assert ">last train loss 2.0000<" in svg
+    assert ">rate<" not in svg
 
 
 def test_several_runs_are_compared_and_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +89,8 @@ def test_a_name_with_dollars_is_no_formula(tmp_path: Path) -> None:
 def test_the_smoothed_curve_keeps_the_ends_and_does_not_lag() -> None:
     falling = [float(200 - step) for step in range(200)]
     assert smoothed(falling) == pytest.approx(falling)
-    assert smoothed([1.0]) == [1.0] and smoothed([]) == []
+    assert smoothed([1.0]) == [1.0]
+    assert smoothed([]) == []
     noisy = [float(step % 2) for step in range(200)]
     assert max(smoothed(noisy)[20:180]) - min(smoothed(noisy)[20:180]) < 0.2
 
@@ -95,7 +98,8 @@ def test_the_smoothed_curve_keeps_the_ends_and_does_not_lag() -> None:
 def test_a_schedule_says_its_peak_and_end(tmp_path: Path) -> None:
     rates = [(step, min(1.0, step / 10) * 1e-3) for step in range(101)]
     svg = plot_schedule(rates, tmp_path / "schedule.svg", "gpt: cosine").read_text()
-    assert ">gpt: cosine<" in svg and ">peak 0.001 at step 10, ends at 0.001<" in svg
+    assert ">gpt: cosine<" in svg
+    assert ">peak 0.001 at step 10, ends at 0.001<" in svg
     assert _size(plot_schedule(rates, tmp_path / "schedule"))[0] == 1040  # .png is added
     with pytest.raises(HotloopError, match="no steps"):
         plot_schedule([], tmp_path / "schedule.png")

@@ -81,17 +81,31 @@ def test_truncating_drops_later_records_and_a_torn_line_and_goes_on(run: RunFold
 
 
 def test_truncating_the_log_keeps_what_was_said_up_to_the_step(run: RunFolder) -> None:
-    for line in ["gpt, 4000 steps", "step 100: train loss 2, val loss 2", "iter 150: loss 2", "note", "step 200: x", "end"]:
+    for line in [
+        "gpt, 4000 steps",
+        "step 100: train loss 2, val loss 2",
+        "iter 150: loss 2",
+        "note",
+        "step 200: x",
+        "end",
+    ]:
         run.log(line)
     run.truncate_log(150)
     run.log("step 200: again")
     kept = (run.dir / "training.log").read_text().splitlines()
-    assert kept == ["gpt, 4000 steps", "step 100: train loss 2, val loss 2", "iter 150: loss 2", "note", "step 200: again"]
+    assert kept == [
+        "gpt, 4000 steps",
+        "step 100: train loss 2, val loss 2",
+        "iter 150: loss 2",
+        "note",
+        "step 200: again",
+    ]
 
 
 def test_truncating_what_is_not_there_is_harmless(run: RunFolder) -> None:
     run.truncate_log(5)
-    assert run.truncate_metrics(5) == 0 and run.read_metrics() == []
+    assert run.truncate_metrics(5) == 0
+    assert run.read_metrics() == []
 
 
 _WRITER = """
@@ -110,7 +124,8 @@ def test_kill_9_loses_no_record_and_frees_the_run(run: RunFolder) -> None:
     run.write_json("config.json", {})
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(run.dir)], stdout=subprocess.PIPE)
     try:
-        assert writer.stdout is not None and writer.stdout.readline() == b"going\n"
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"going\n"
         assert being_written(run.dir)
         with pytest.raises(HotloopError, match="another process is training"):
             RunFolder.open(run.dir).append_metrics({"step": 0})
@@ -120,9 +135,11 @@ def test_kill_9_loses_no_record_and_frees_the_run(run: RunFolder) -> None:
         assert writer.stdout is not None
         writer.stdout.close()
     steps = [record["step"] for record in run.read_metrics()]
-    assert len(steps) >= 20 and steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 20
+    assert steps == list(range(1, len(steps) + 1))
     state = json.loads((run.dir / "state.json").read_text())  # whole, whatever moment it was
-    assert len(steps) - state["step"] in (0, 1) and len(state["filler"]) == 500
+    assert len(steps) - state["step"] in (0, 1)
+    assert len(state["filler"]) == 500
     assert not being_written(run.dir)
     RunFolder.open(run.dir).append_metrics({"step": len(steps) + 1})
 
@@ -136,8 +153,10 @@ def test_a_full_disk_is_told_and_the_old_file_stays(run: RunFolder, monkeypatch:
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(HotloopError) as caught:
         run.write_json("plan.json", {"old": False})
-    assert "the disk is full" in str(caught.value) and str(run.dir / "plan.json") in str(caught.value)
-    assert "fix:" in str(caught.value) and caught.value.exit_code == 2
+    assert "the disk is full" in str(caught.value)
+    assert str(run.dir / "plan.json") in str(caught.value)
+    assert "fix:" in str(caught.value)
+    assert caught.value.exit_code == 2
     assert json.loads((run.dir / "plan.json").read_text()) == {"old": True}
     assert sorted(child.name for child in run.dir.iterdir()) == ["checkpoints", "plan.json"]
 
@@ -186,7 +205,8 @@ def test_what_is_not_a_run_is_refused_with_a_hint(tmp_path: Path, run: RunFolder
         RunFolder.open(tmp_path)
     with pytest.raises(HotloopError, match=f"did you mean .*{run.dir.name}"):
         RunFolder.open(run.checkpoints)
-    assert is_run(run.dir) and RunFolder.open(run.dir).checkpoints == run.checkpoints
+    assert is_run(run.dir)
+    assert RunFolder.open(run.dir).checkpoints == run.checkpoints
 
 
 def test_sync_and_close_can_be_repeated(run: RunFolder) -> None:

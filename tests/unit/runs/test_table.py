@@ -28,7 +28,16 @@ def test_no_folder_means_no_runs(tmp_path: Path) -> None:
 
 def test_a_finished_run_shows_its_summary(tmp_path: Path) -> None:
     best = {"metric": "eval_loss", "value": 1.5, "step": 80}
-    _run(tmp_path, "demo", status="completed", steps=100, train_loss=1.25, eval_loss=1.75, best=best, seconds={"total": 65})
+    _run(
+        tmp_path,
+        "demo",
+        status="completed",
+        steps=100,
+        train_loss=1.25,
+        eval_loss=1.75,
+        best=best,
+        seconds={"total": 65},
+    )
     (info,) = find_runs(tmp_path)
     assert (info.task, info.status, info.steps, info.seconds) == ("gpt", "completed", 100, 65)
     assert abs(info.started - time.time()) < 60
@@ -61,7 +70,8 @@ def test_a_run_that_another_process_trains_is_running(tmp_path: Path) -> None:
         "r.append_metrics({'step': 7}); print(1, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code, run.dir], stdin=-1, stdout=-1) as writer:
-        assert writer.stdout is not None and writer.stdout.readline()
+        assert writer.stdout is not None
+        assert writer.stdout.readline()
         (info,) = find_runs(tmp_path)
         assert (info.status, info.steps) == ("running", 7)
         writer.communicate()
@@ -75,7 +85,8 @@ def test_broken_files_do_not_hide_the_other_runs(tmp_path: Path) -> None:
     (broken.dir / "metrics.jsonl").write_bytes(b'\xff\xfe\n[1]\n{"step": 3}\n{"st')
     (tmp_path / "not_a_run").mkdir()
     found = {info.dir.name.split("_")[0]: info for info in find_runs(tmp_path)}
-    assert sorted(found) == ["broken", "good"] and found["broken"].steps == 3
+    assert sorted(found) == ["broken", "good"]
+    assert found["broken"].steps == 3
 
 
 def test_oldest_first_whatever_the_order_on_disk(tmp_path: Path) -> None:

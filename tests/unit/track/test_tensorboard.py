@@ -26,8 +26,10 @@ def test_records_become_scalars_of_their_keys(tmp_path: Path) -> None:
     board.close()
     shown = _scalars(tmp_path)
     assert set(shown) == {"train_loss", "eval_accuracy"}
-    assert shown["train_loss"][0] == (10, 0.5) and shown["train_loss"][1][0] == 20
-    assert math.isnan(shown["train_loss"][1][1]) and shown["eval_accuracy"] == [(20, 1.0)]
+    assert shown["train_loss"][0] == (10, 0.5)
+    assert shown["train_loss"][1][0] == 20
+    assert math.isnan(shown["train_loss"][1][1])
+    assert shown["eval_accuracy"] == [(20, 1.0)]
 
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path: Path) -> None:
@@ -45,7 +47,8 @@ def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path: Path) -
 def test_flushed_records_survive_the_process(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from hotloop.track.tensorboard import TensorBoard\n"
-        "board = TensorBoard(Path(sys.argv[1])); board.record({'step': 1, 'train_loss': 0.5}); board.flush(); os._exit(9)"
+        "board = TensorBoard(Path(sys.argv[1])); board.record({'step': 1, 'train_loss': 0.5})\n"
+        "board.flush(); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
     assert _scalars(tmp_path) == {"train_loss": [(1, 0.5)]}

@@ -1,0 +1,168 @@
+"""The hooks of a run: what an observer is told, what it may ask for, and who listens to what.
+
+A callback observes and asks (`Ask`); only the loop acts. It never touches gradients, optimizer or batch. Its state, if
+it has any, is in the checkpoint. Steps are optimizer steps, counted from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hotloop.engine.state import TrainState
+from hotloop.errors import HotloopError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a callback wants done after a step; several are joined."""
+
+    log: bool = False
+    evaluate: bool = False
+    save: bool = False
+    best: bool = False
+    stop: str = ""
+    rate_factor: float = 1.0
+
+    def __or__(self, other: Ask) -> Ask:
+        return Ask(
+            self.log or other.log,
+            self.evaluate or other.evaluate,
+            self.save or other.save,
+            self.best or other.best,
+            self.stop or other.stop,
+            self.rate_factor * other.rate_factor,
+        )
+
+
+NOTHING = Ask()
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One optimizer step as an observer sees it.
+
+    Attributes:
+        step: optimizer steps done, this one included.
+        epoch: passes over the training part, with its fraction.
+        loss: 0-d tensor on the device; reading it makes the host wait.
+        grad_norm: global norm before clipping, 0-d tensor on the device.
+        rows: rows of the effective batch.
+    """
+
+    step: int
+    epoch: float
+    loss: Tensor
+    grad_norm: Tensor
+    rows: int
+    state: TrainState
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of this step's update, as scheduled (a skipped update shifts it; records say what was used)."""
+        return self.state.rate_at(self.step)
+
+
+class Callback:
+    """Base of observers: override what you need. A function of StepInfo serves as well."""
+
+    def on_start(self, state: TrainState) -> None:
+        """Training begins or goes on."""
+
+    def on_step(self, info: StepInfo) -> Ask | None:
+        """After each optimizer step; must not read device values, or it makes training wait."""
+
+    def on_epoch_end(self, info: StepInfo) -> Ask | None:
+        """After the last step of an epoch."""
+
+    def on_evaluate(self, info: StepInfo, metrics: Mapping[str, float]) -> Ask | None:
+        """After an evaluation; `metrics` has names such as eval_loss."""
+
+    def on_record(self, record: Record) -> None:
+        """A record as it is written to metrics.jsonl."""
+
+    def on_save(self, step: int) -> None:
+        """After a checkpoint."""
+
+    def on_end(self, reason: str) -> None:
+        """Training is over; always called, after an error too."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values to keep in the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+HOOKS = ("on_start", "on_step", "on_epoch_end", "on_evaluate", "on_record", "on_save", "on_end")
+OTHER_NAMES = {  # as other libraries call them
+    "on_train_begin": "on_start",
+    "on_train_start": "on_start",
+    "on_step_end": "on_step",
+    "on_train_batch_end": "on_step",
+    "on_train_epoch_end": "on_epoch_end",
+    "on_validation_end": "on_evaluate",
+    "on_log": "on_record",
+    "on_save_checkpoint": "on_save",
+    "on_train_end": "on_end",
+}
+
+
+class Hooks:
+    """The callbacks of a run, sorted by what they listen to, so that a step calls only who listens."""
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        self.callbacks = list(callbacks)
+        self._listeners: dict[str, list[Callable[..., Any]]] = {hook: [] for hook in HOOKS}
+        for callback in self.callbacks:
+            found = _hooks_of(callback)
+            if not found:
+                raise HotloopError(
+                    f"{type(callback).__name__} has none of the hooks a callback can have",
+                    where="callbacks.user",
+                    fix=f"give it one of {', '.join(HOOKS)}, or pass a function of StepInfo",
+                )
+            for hook, function in found:
+                self._listeners[hook].append(function)
+
+    def tell(self, hook: str, *arguments: Any) -> None:
+        """Call everyone who listens to `hook`."""
+        for function in self._listeners[hook]:
+            function(*arguments)
+
+    def ask(self, hook: str, *arguments: Any) -> Ask:
+        """Call everyone who listens, and join what they want."""
+        joined = NOTHING
+        for function in self._listeners[hook]:
+            wanted = function(*arguments)
+            if isinstance(wanted, Ask):
+                joined = joined | wanted
+        return joined
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [c.state_dict() if hasattr(c, "state_dict") else {} for c in self.callbacks]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for callback, state in zip(self.callbacks, states, strict=False):
+            if state:
+                callback.load_state_dict(state)
+
+
+def _hooks_of(callback: Any) -> list[tuple[str, Callable[..., Any]]]:
+    """The hooks that a callback really has, under our name or another library's."""
+    names = [*((hook, hook) for hook in HOOKS), *OTHER_NAMES.items()]  # (its name, our hook)
+    own = [(hook, getattr(callback, name)) for name, hook in names if _overrides(callback, name)]
+    return own or ([("on_step", callback)] if callable(callback) else [])
+
+
+def _overrides(callback: Any, name: str) -> bool:
+    """Whether calling it would do anything: the base class's own empty hooks are left out."""
+    if isinstance(callback, Callback) and hasattr(Callback, name):
+        return getattr(type(callback), name) is not getattr(Callback, name)
+    return hasattr(callback, name)
