@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from hotloop import assemble, launch
 from hotloop.config.load import Loaded, load
 from hotloop.config.schema import DataSection, ModelSection, knob
-from hotloop.data.source import as_source
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
 from hotloop.errors import HotloopError
-from hotloop.runs.console import Console, Reporter, Silent
+from hotloop.runs.console import Console
+from hotloop.runs.reporter import Reporter, Silent
 from hotloop.saved import FIT, Run, find_task
 from hotloop.task import Batch, LossValues, Splits, Tally, Task, options_of
 
@@ -154,5 +154,5 @@ def _given(loaded: Loaded, model: nn.Module, data: Any, val: Any, loss: Loss, me
         raise HotloopError("fit takes its data from the call", where="data.path", fix="leave data.path out")
     task = Given(config.model, config.data, seed=config.experiment.seed)
     task.net, task.loss_function, task.metric_functions = model, loss, metrics
-    task.given = Splits(as_source(data), None if val is None else as_source(val))
+    task.given = Splits(data, val)
     return task

@@ -20,7 +20,7 @@ from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
 from hotloop.data.loader import batches, fetch, move
 from hotloop.data.sampler import Sampler, key_of
-from hotloop.data.source import Source
+from hotloop.data.source import Source, as_source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import loop, schedule
@@ -95,8 +95,9 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     device = machine.pick_device(config.training.device)
     machine.set_deterministic(config.training.deterministic)
     machine.set_threads(plan.threads if plan else config.training.threads)
-    splits = task.cut(task.sources())
     machine.seed_everything(config.experiment.seed)
+    splits = read_splits(task)
+    machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
     model = task.model().to(device)
     _set_checkpointing(model, config.optimization.gradient_checkpointing)
     effective = config.training.batch_size * config.training.gradient_accumulation_steps
@@ -115,6 +116,14 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     state = _state(config, task, model, plan)
     remarks += schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
     return Session(config, task, splits, sampler, plan, state, remarks)
+
+
+def read_splits(task: Task) -> Splits:
+    """The task's sources, whatever form it gave them in, after `data.limit` and `data.val_fraction`."""
+    given = task.sources()
+    val = None if given.val is None else as_source(given.val)
+    extra = {name: as_source(source) for name, source in given.extra.items()}
+    return task.cut(Splits(as_source(given.train), val, extra))
 
 
 def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainState:
@@ -163,7 +172,7 @@ def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[Hooks, observe
 def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
     """(step, learning rate) for each step that the run would take, without training; reads the data for its length."""
     config = loaded.config
-    splits = task.cut(task.sources())
+    splits = read_splits(task)
     effective = config.training.batch_size * config.training.gradient_accumulation_steps
     per_epoch = task.sampler(splits.train, effective, config.experiment.seed).steps_per_epoch
     _check_schedule(loaded, per_epoch)

@@ -6,6 +6,7 @@ task's assets. A run that dies at any moment is resumed from its newest whole ch
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Plan
 from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import CheckStopped, HotloopError, Interrupted
-from hotloop.runs.console import Reporter, Silent
+from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.recorder import Recorder
 from hotloop.runs.store import RunFolder
 from hotloop.saved import ASSETS, FINAL, PLAN, SUMMARY, Run, make_task, read_json, saved_config
@@ -110,6 +111,7 @@ def resume(
     payload, notes = checkpoint.newest_good(folder.checkpoints)
     plan = Plan.from_dict(payload["plan"] if payload else read_json(folder.dir / PLAN))
     session = assemble.build(Loaded(config, {}, (), Arguments()), task, plan=plan)
+    _refuse_other_data(folder, session)
     judged = Judged(resumed=True)
     if payload is not None:
         session.state.load_state_dict(payload)
@@ -134,22 +136,24 @@ def _conduct(
 ) -> Run:
     """Train from the session's state to the end, and write what came of it."""
     config, plan, state = session.config, session.plan, session.state
+    level = config.experiment.log_level
     purge = state.step + 1 if judged.resumed else None
     trackers = [TensorBoard(folder.dir / "tensorboard", purge)] if "tensorboard" in config.experiment.trackers else []
     hooks, judge = assemble.observe(session, [Recorder(folder, reporter, trackers), *callbacks])
     hooks.load_state_dict(judged.states)
     reporter.start(
         f"{config.task} | {folder.dir.name}",
-        [*notes, *plan.lines(), *session.remarks],
+        [*notes, *plan.lines(), *session.remarks, *(plan.all_lines() if level == "debug" else [])],
         plan.total_steps if plan.total_steps < OPEN_ENDED else 0,
         first_step=state.step,
         memory_total=machine.memory_total(plan.torch_device) if plan.torch_device.type == "cuda" else 0,
+        level=level,
     )
     save = partial(_save, session, folder, hooks, judge, judged.spent)
     evaluate = partial(_evaluate, session, reporter) if session.splits.val is not None else None
     startup = time.time() - started
     reporter.phase("compiling" if plan.compile != "off" else "")
-    outcome = loop.fit(state, session.feed(), hooks, evaluate, save)
+    outcome = loop.fit(state, session.feed(), hooks, evaluate, save, judged.outcome)
     if outcome.status == "failed" and not (folder.checkpoints / f"step_{state.step}.pt").exists():
         save(outcome)  # the weights of the step before the fault
     outcome.seconds = _together(judged.spent, outcome)
@@ -176,6 +180,7 @@ def _save(
         "config": to_plain(session.config),
         "callbacks": hooks.state_dict(),
         "metrics": outcome.metrics,
+        "train_loss": outcome.train_loss,
         "seconds": _together(spent, outcome),
     }
     _keeper(session, folder, judge).save(state.step, payload, metric)
@@ -244,6 +249,17 @@ def _refuse_finished(folder: RunFolder) -> None:
             where=str(folder.dir),
             fix="train a new one with more steps (training.max_steps or training.num_epochs)",
         )
+
+
+def _refuse_other_data(folder: RunFolder, session: Session) -> None:
+    """Going on with other data than before would be neither the old run nor a new one."""
+    was, found = session.plan.steps_per_epoch, session.sampler.steps_per_epoch
+    why = f"an epoch has {found:,} steps, it had {was:,}" if found != was else ""
+    if read_json(folder.dir / ASSETS) != json.loads(json.dumps(session.task.assets())):
+        why = f"it gives another {ASSETS} (a vocabulary, say)"
+    if why:
+        fix = "put the data back as it was, or train a new run"
+        raise HotloopError(f"this is not the data that the run was trained on: {why}", where=str(folder.dir), fix=fix)
 
 
 def _keeper(session: Session, folder: RunFolder, judge: Judge) -> checkpoint.Keeper:

@@ -24,7 +24,7 @@ LossValues = Tensor | dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts a task trains and validates on.
+    """The parts a task trains and validates on: sources, or whatever can be read as one (a dict of tensors, say).
 
     Args:
         train: what the optimizer sees.
@@ -32,9 +32,9 @@ class Splits:
         extra: further evaluation sources; their losses are reported as eval_loss_NAME.
     """
 
-    train: Source
-    val: Source | None = None
-    extra: Mapping[str, Source] = field(default_factory=dict)
+    train: Any
+    val: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

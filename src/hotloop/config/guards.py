@@ -80,9 +80,9 @@ def _idle(config: Config, given: Mapping[str, Given], need: idle.Needs) -> Fault
 
 def run_has_a_length(config: Config) -> Iterator[Fault]:
     """Something must end the run."""
-    if all(value_of(config, key) is None for key in LENGTH):
+    if all(value_of(config, key) is None for key in (*LENGTH, "training.max_time")):
         fix = "set one of training.num_epochs, training.max_steps, training.max_time"
-        yield Fault(("training.num_epochs", *LENGTH[1:]), "nothing says how long to train", fix)
+        yield Fault((*LENGTH, "training.max_time"), "nothing says how long to train", fix)
 
 
 def decay_has_an_end(config: Config) -> Iterator[Fault]:

@@ -150,6 +150,8 @@ def read_notation(value: Any, kind: Kind) -> Any:
             return float(value)
         if bool in kind.scalars and str not in kind.scalars:
             return WORDS.get(value.lower(), value)
+        if value.lower() in kind.choices:  # INFO for info, AdamW for adamw
+            return value.lower()
     if isinstance(value, list | tuple) and kind.items is not None:
         return tuple(read_notation(item, kind.items) for item in value)
     return value

@@ -139,7 +139,9 @@ class CallbacksSection(Section):
     )
     min_delta: float = knob(0.0, "Smallest change that counts as an improvement.", ge=0)
     save_top_k: int = knob(1, "Best checkpoints to keep.", unit="checkpoints", ge=0)
-    keep_last: int = knob(1, "Latest checkpoints to keep.", unit="checkpoints", ge=1)
+    keep_last: int = knob(
+        2, "Latest checkpoints to keep; with one alone there may be none to fall back to.", unit="checkpoints", ge=1
+    )
     checkpoint_every: Positive | Literal["eval", "off"] = knob(
         "eval", "Save after every so many steps, with each validation (eval), or only at the end (off).", unit="steps"
     )

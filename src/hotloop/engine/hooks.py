@@ -121,6 +121,9 @@ class Hooks:
         self.callbacks = list(callbacks)
         self._listeners: dict[str, list[Callable[..., Any]]] = {hook: [] for hook in HOOKS}
         for callback in self.callbacks:
+            if isinstance(callback, type):
+                name = callback.__name__
+                raise HotloopError(f"{name} is a class, not an object", where="callbacks", fix=f"pass {name}()")
             found = _hooks_of(callback)
             if not found:
                 raise HotloopError(

@@ -89,9 +89,10 @@ def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[s
             with autocast(device, plan.precision):
                 found = plain_tallies(task, model, batch, rows)
             for name, tally in found.items():
-                tallies[name] = tallies[name] + tally if name in tallies else tally
+                wide = Tally(tally.sum.double(), tally.weight.double())  # a long float32 sum would drift
+                tallies[name] = tallies[name] + wide if name in tallies else wide
     model.train(was_training)
-    sums = torch.stack([part for tally in tallies.values() for part in (tally.sum.double(), tally.weight.double())])
+    sums = torch.stack([part for tally in tallies.values() for part in (tally.sum, tally.weight)])
     numbers = sums.tolist()  # the one transfer
     means = {n: s / w if w else math.nan for n, s, w in zip(tallies, numbers[::2], numbers[1::2], strict=True)}
     if "loss" not in means:  # several terms: their sum, as in training
@@ -148,13 +149,14 @@ def _act(
     save: Callable[[Outcome], None],
 ) -> None:
     """Do what was asked after a step, in the fixed order."""
-    readout = info.state.read(reset=ask.log)
+    log = ask.log or ask.evaluate  # an evaluation is read beside the training loss of the same step
+    readout = info.state.read(reset=log)
     watch.pause()
     if readout.held_at:
         outcome.status, outcome.reason = "failed", f"loss or gradient not finite at step {readout.held_at}"
         info.state.step = readout.held_at - 1  # the weights are those of the step before
         return
-    if ask.log:
+    if log:
         outcome.train_loss = readout.train_loss
         hooks.tell("on_record", watch.record(info, readout))
     if ask.evaluate and evaluation is not None:

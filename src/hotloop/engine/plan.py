@@ -66,6 +66,10 @@ class Plan:
             f"evaluation every {self.eval_every:,} steps in batches of {self.eval_batch}",
         ]
 
+    def all_lines(self) -> list[str]:
+        """Every field, one a line."""
+        return [f"plan.{name} = {value}" for name, value in self.to_dict().items()]
+
 
 def apply_to_process(plan: Plan) -> Plan:
     """Set what torch keeps per process (threads, TF32, determinism) and return the plan with what was read back."""

@@ -74,7 +74,7 @@ def micro_loss(task: Task, model: nn.Module, terms: Mapping[str, float], micro: 
 
 
 def _share(task: Task, name: str, values: Tensor, weight: Tensor | None, micro: Batch, totals: Totals) -> Tensor:
-    rows = rows_of(micro)
+    rows, values = rows_of(micro), _full(values)
     if values.dim() == 0:
         return _scalar_share(task, values, weight, micro, totals)
     if len(values) != rows:
@@ -86,6 +86,11 @@ def _share(task: Task, name: str, values: Tensor, weight: Tensor | None, micro: 
     if weight is None:
         return values.sum() * (rows / values.numel() / totals[ROWS])
     return weighted_sum(values, weight) / totals[name if name in totals else ""]
+
+
+def _full(values: Tensor) -> Tensor:
+    """Half-precision values in float32: their sum could overflow in fp16, and would have three digits in bf16."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
@@ -132,6 +137,7 @@ def plain_tallies(task: Task, model: nn.Module, batch: Batch, rows_total: int) -
 
 
 def _tally(task: Task, values: Tensor, weight: Tensor | None, batch: Batch, rows_total: int) -> Tally:
+    values = _full(values)
     if values.dim() == 0:
         stated = task.loss_weight(batch)
         if stated is not None:

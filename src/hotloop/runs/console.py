@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hotloop.runs.wording import duration, evaluation_line, summary_rows, training_line
 
@@ -20,68 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _REDRAW_SECONDS = 0.25
-
-
-class Reporter(Protocol):
-    """Where a run tells what happens; called from the host only, never with device tensors."""
-
-    def start(
-        self, title: str, lines: Sequence[str], total_steps: int, *, first_step: int = 0, memory_total: int = 0
-    ) -> None:
-        """Training begins.
-
-        Args:
-            title: one line, such as "gpt | demo_20260101_120000".
-            lines: what to know before it starts (data, plan, notes).
-            total_steps: optimizer steps of the whole run; 0 where only time or a metric ends it.
-            first_step: steps already done (a resumed run).
-            memory_total: bytes of the device's memory; 0 on a CPU.
-        """
-
-    def progress(self, step: int) -> None:
-        """`step` optimizer steps are done; cheap enough for every step."""
-
-    def phase(self, name: str) -> None:
-        """Something other than a step is going on ("compiling", "evaluating"); "" when it is over."""
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """One record as it goes into metrics.jsonl; an evaluation that is the best so far carries `best: True`."""
-
-    def note(self, text: str, level: str = "info") -> None:
-        """One line for the reader; `level` is "info" or "warning"."""
-
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Training ended with this training_summary.json; `dir`, if there, is shown as the place."""
-
-    def close(self) -> None:
-        """Give the terminal back (after an error too); harmless when repeated."""
-
-
-class Silent:
-    """A reporter that shows nothing."""
-
-    def start(
-        self, title: str, lines: Sequence[str], total_steps: int, *, first_step: int = 0, memory_total: int = 0
-    ) -> None:
-        """Show nothing."""
-
-    def progress(self, step: int) -> None:
-        """Show nothing."""
-
-    def phase(self, name: str) -> None:
-        """Show nothing."""
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Show nothing."""
-
-    def note(self, text: str, level: str = "info") -> None:
-        """Show nothing."""
-
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Show nothing."""
+_QUIET = ("warning", "error")
 
 
 class Console:
@@ -104,14 +43,24 @@ class Console:
         self._first_step = self._total = self._step = self._memory_total = 0
         self._loss: float | None = None
         self._phase = ""
+        self._level = "info"
 
     def start(
-        self, title: str, lines: Sequence[str], total_steps: int, *, first_step: int = 0, memory_total: int = 0
+        self,
+        title: str,
+        lines: Sequence[str],
+        total_steps: int,
+        *,
+        first_step: int = 0,
+        memory_total: int = 0,
+        level: str = "info",
     ) -> None:
         """Print title and lines, and open the bar."""
         self._began, self._first_at = perf_counter(), None
         self._first_step = self._step = first_step
-        self._total, self._memory_total = total_steps, memory_total
+        self._total, self._memory_total, self._level = total_steps, memory_total, level
+        if level in _QUIET:
+            return
         self._print(title, "bold cyan")
         for line in lines:
             self._print(self._fitted(f"  {line}"))
@@ -135,6 +84,8 @@ class Console:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print a record's line: training, evaluation, or both."""
+        if self._level in _QUIET:
+            return
         self._step = max(self._step, record.get("step", 0))
         if "train_loss" in record:
             self._loss = record["train_loss"]
@@ -147,6 +98,8 @@ class Console:
 
     def note(self, text: str, level: str = "info") -> None:
         """Print a line; warnings are marked, on a plain stream too."""
+        if self._level == "error" or (self._level == "warning" and level != "warning"):
+            return
         if level == "warning":
             self._print(f"Warning: {text}", "bold yellow")
         else:
@@ -155,6 +108,8 @@ class Console:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the bar and print the summary as a small table."""
         self.close()
+        if self._level == "error":
+            return
         rows = summary_rows(summary)
         if self._live:
             table = _summary_table(summary, rows)

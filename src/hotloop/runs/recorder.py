@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from hotloop.runs.console import Reporter
+from hotloop.runs.reporter import Reporter
 from hotloop.runs.store import RunFolder
 
 

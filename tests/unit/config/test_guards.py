@@ -11,10 +11,15 @@ from hotloop.errors import ConfigError
 
 CASES = [
     ("run_has_a_length", ["training.num_epochs=null"], "training.num_epochs", "nothing says how long"),
-    ("decay_has_an_end", ["--max-time", "60"], "training.max_time", "cosine needs to know at which step it ends"),
     (
         "decay_has_an_end",
-        ["--max-time", "60", "--lr-scheduler", "constant", "--warmup-ratio", "0.1"],
+        ["--max-time", "60", "training.num_epochs=null"],
+        "training.max_time",
+        "cosine needs to know at which step it ends",
+    ),
+    (
+        "decay_has_an_end",
+        ["--max-time", "60", "training.num_epochs=null", "--lr-scheduler", "constant", "--warmup-ratio", "0.1"],
         "optimization.warmup_ratio",
         "a share of a run whose number of steps is not known",
     ),

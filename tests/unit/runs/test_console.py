@@ -12,7 +12,8 @@ from timeit import repeat
 
 import pytest
 
-from hotloop.runs.console import Console, Reporter, Silent
+from hotloop.runs.console import Console
+from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.wording import duration, evaluation_line, summary_rows, thousands, training_line
 
 TRAIN = {"step": 100, "epoch": 0.5, "train_loss": 0.45214, "learning_rate": 1.25e-5, "grad_norm": 1.0}

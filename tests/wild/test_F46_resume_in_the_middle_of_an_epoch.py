@@ -1,0 +1,38 @@
+"""F46: resuming in the middle of an epoch starts the data again: half is trained twice, half never.
+
+Here every row is trained exactly once an epoch, wherever the run was cut.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("cut", [3, 8, 11])
+def test_every_row_once_an_epoch(cut, workers, tiny):
+    if workers and cut != 11:
+        pytest.skip("one cut with a worker process is enough")
+    settings = {"max_steps": 16, "checkpoint_every": 1, "num_workers": workers, "eval_every": "off"}
+    run = tiny.cut(at=cut, **settings)
+    before = tiny.trained[-cut:][: cut - 1]  # the last step was lost with the power
+    tiny.go_on(run)
+    assert len(tiny.trained) == 16 - (cut - 1)
+    rows = [row for batch in before + tiny.trained for row in batch]
+    assert sorted(rows) == sorted([*range(60), *range(60)])
+    assert sorted(rows[:60]) == list(range(60))
+
+
+def test_a_torch_dataset_too(tiny):
+    class Rows:
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, index):
+            return {name: value[index] for name, value in tiny.data.items()}
+
+    settings = {"max_steps": 8, "checkpoint_every": 3, "eval_every": "off", "data": Rows()}
+    run = tiny.cut(at=5, **settings)
+    before = tiny.trained[-5:][:3]
+    tiny.go_on(run, data=Rows())
+    assert sorted(sum(before + tiny.trained, [])) == list(range(60))
