@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor, from_numpy, nn
+from torch import Tensor, from_numpy, manual_seed, nn
 
 import hotloop
 
@@ -19,16 +19,16 @@ import hotloop
 def network() -> nn.Module:
     """Images (B, 1, 8, 8) of values from 0 to 1 -> logits (B, 10)."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, kernel_size=3, padding=1),
+        nn.Conv2d(1, 32, kernel_size=3, padding=1),
+        nn.BatchNorm2d(32),
         nn.ReLU(),
-        nn.Conv2d(16, 32, kernel_size=3, padding=1),
+        nn.Conv2d(32, 64, kernel_size=3, padding=1),
+        nn.BatchNorm2d(64),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Dropout(0.3),
+        nn.Dropout(0.5),
         nn.Flatten(),
-        nn.Linear(32 * 4 * 4, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
+        nn.Linear(64 * 4 * 4, 10),
     )
 
 
@@ -44,9 +44,9 @@ def main() -> float:
     y = from_numpy(labels).long()
     train, held_out = train_test_split(range(len(y)), test_size=0.2, random_state=0, stratify=labels)
 
-    run = hotloop.fit(
-        network(), {"x": x[train], "y": y[train]}, loss=loss, num_epochs=30, batch_size=32, learning_rate=3e-3
-    )
+    manual_seed(0)
+    data = {"x": x[train], "y": y[train]}
+    run = hotloop.fit(network(), data, loss=loss, num_epochs=20, batch_size=32, learning_rate=3e-3, log_every=100)
 
     model = run.model.eval().cpu()
     accuracy = (model(x[held_out]).argmax(1) == y[held_out]).float().mean().item()

@@ -1,7 +1,7 @@
 """The machine: device, precision, TF32 read back, threads, random state. What differs by torch version is here.
 
-Settings are made through one interface and read back through the same one, because mixing torch's two TF32
-interfaces makes reading raise on recent versions.
+TF32 is read back through the interface that this torch wants. Its two interfaces are kept in agreement, because on
+recent versions reading the old one raises when they differ.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import platform
 import random
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,19 @@ def native_precision(device: torch.device) -> str:
 
 
 def set_tf32(on: bool) -> None:
-    """Switch TF32 for matrix products, convolutions and recurrent layers, through the interface this torch wants."""
+    """Switch TF32 for matrix products, convolutions and recurrent layers, through the interface this torch wants.
+
+    Where torch has two, the old one's flags are brought along first. Left as they were they contradict the new ones,
+    and whatever reads them then raises: `torch.backends.cudnn.flags`, max-autotune.
+    """
+    with warnings.catch_warnings(), contextlib.suppress(AttributeError):
+        warnings.simplefilter("ignore")  # some versions announce that the old interface will go
+        torch.backends.cuda.matmul.allow_tf32 = on
+        torch.backends.cudnn.allow_tf32 = on
     if _FP32_PRECISION_API:
         backends: Any = torch.backends  # its stubs know the old interface only
         for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
             part.fp32_precision = "tf32" if on else "ieee"
-    else:
-        torch.backends.cuda.matmul.allow_tf32 = on
-        torch.backends.cudnn.allow_tf32 = on
 
 
 def tf32_read_back() -> bool:

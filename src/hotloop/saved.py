@@ -116,6 +116,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a run folder; a missing or damaged file is told by its name."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HotloopError(f"the run has no {path.name}", where=str(path.parent)) from error
     except (OSError, ValueError) as error:
         raise HotloopError(f"{path.name} cannot be read: {error}", where=str(path.parent)) from error
     if not isinstance(value, dict):

@@ -56,8 +56,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> Payload:
             where=str(path),
             fix="use a checkpoint that hotloop wrote, or convert it to a state dict first",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
     if not isinstance(payload, dict):
         raise HotloopError(f"{path.name} is not a checkpoint", where=str(path), fix="choose a file of checkpoints/")
     return payload

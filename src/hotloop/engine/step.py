@@ -43,7 +43,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     if state.max_grad_norm is not None:
         torch._foreach_mul_(gradients, (state.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
 
-    overflow = (loss + norm).mul_(0.0).nan_to_num_(nan=1.0)  # 1.0 where loss or norm is not finite, else 0.0
+    overflow = (loss + norm).mul_(0.0).nan_to_num_(nan=1.0).float()  # 1.0 where loss or norm is not finite, else 0.0
     held = state.hold_on(loss, overflow)
     hold(state.optimizers, held)
     for optimizer in state.optimizers:

@@ -149,9 +149,9 @@ def said(run, *arguments: str) -> str:
 
 def test_what_is_wrong_with_a_run_is_said(run, tmp_path_factory):
     assert "no run at" in said(run / "absent")
-    assert "'mars' cannot be used" in said(run, "--device", "mars")
+    assert "'mars' is not a device" in said(run, "--device", "mars")
     (run / "final_model.pt").write_bytes(b"torn")
-    assert "weights cannot be read" in said(run, "--checkpoint", "last")
+    assert "final_model.pt is damaged" in said(run, "--checkpoint", "last")
     torch.save({"other": torch.zeros(1)}, run / "final_model.pt")
     assert "not of this run's model" in said(run, "--checkpoint", "last")
     (run / "final_model.pt").unlink()
@@ -159,4 +159,4 @@ def test_what_is_wrong_with_a_run_is_said(run, tmp_path_factory):
     (run / "assets.json").unlink()
     assert "the run has no assets.json" in said(run)
     (run / "config.json").write_text('{"task": "lob"}')
-    assert "run of the task 'lob'" in said(run)
+    assert "no task named 'lob'" in said(run)

@@ -61,7 +61,7 @@ class Transformer(nn.Module):
         if self.position_embedding is not None:
             nn.init.normal_(self.position_embedding.weight, std=0.02)
         if self.head is not None:
-            nn.init.normal_(self.head.weight, std=0.0 if options.zero_init else 0.02)
+            nn.init.normal_(self.head.weight, std=0.02)
 
     def forward(self, x_bt: Tensor) -> Tensor:
         """Logits (B, T, V) at every position.

@@ -32,7 +32,7 @@ class GptModel(ModelSection):
     mlp_ratio: float = knob(4.0, "Feed-forward hidden width over n_embd.", gt=0, le=16)
     qk_norm: bool = knob(False, "Normalise queries and keys per head, without a learned scale.")
     tie_embeddings: bool = knob(True, "One weight for the token embedding and the output layer.")
-    zero_init: bool = knob(False, "Start each block as the identity, and an output layer of its own at zero.")
+    zero_init: bool = knob(False, "Start each block as the identity: its residual projections are zero.")
     embedding_norm: bool = knob(False, "Normalise the embedded tokens before the first block.")
     embedding_std: float = knob(0.02, "Spread of the token embedding at the start (standard deviation).", gt=0)
     initialisation: Literal["normal", "fan_in"] = knob(
