@@ -30,7 +30,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: $(CORE)
-	$(PY) -m hotloop train gpt --experiment-name demo
+	$(PY) -m hotloop train gpt --experiment-name demo training.max_steps=1500 training.eval_every=250 training.log_every=50
 	@run=$$(ls -dt experiments/demo_* | head -n 1) && set -ex && \
 	$(PY) -m hotloop runs && \
 	$(PY) -m hotloop plot "$$run" && \

@@ -48,7 +48,8 @@ class Tiny:
         given = {"val": self.data, "data": self.data, **{k: settings.pop(k) for k in ("val", "data") if k in settings}}
         data = given.pop("data")
         self.trained = []
-        return hotloop.fit(net, data, loss=self.loss, callbacks=[power], progress=False, **given, **settings)
+        loss = settings.pop("loss", self.loss)
+        return hotloop.fit(net, data, loss=loss, callbacks=[power], progress=False, **given, **settings)
 
     def cut(self, at: int, **settings: Any) -> Path:
         """Train until the power goes; returns the run's folder."""

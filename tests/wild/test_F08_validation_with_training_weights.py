@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ class Weighted(hotloop.Task):
         return F.cross_entropy(model(batch["x"]), batch["y"], reduction="none", **weights)
 
 
-def run(task: type[hotloop.Task], experiments: Path) -> hotloop.launch.Run:
+def run(task: type[hotloop.Task], experiments: Path) -> Any:
     return hotloop.train(
         task, progress=False, dir=str(experiments), trackers=(), precision="fp32", compile="off", batch_size=8,
         max_steps=15, log_every=1,

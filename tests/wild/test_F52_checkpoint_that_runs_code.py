@@ -30,7 +30,7 @@ def plant(path, trace, form="torch", payload=None):
     elif form == "legacy":
         torch.save({"step": 1, "extra": Payload(trace)}, path, _use_new_zipfile_serialization=False)
     else:
-        path.write_bytes(pickle.dumps({"step": 1, "extra": Payload(trace)}))
+        path.write_bytes(pickle.dumps({"step": 1, "extra": Payload(trace)}, protocol=2))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n")
 
@@ -61,7 +61,6 @@ def test_resume_does_not_run_it(tiny, tmp_path):
 
 def test_final_weights_with_code_are_not_loaded(tmp_path):
     import hotloop
-    from hotloop.launch import train as _  # noqa: F401 - the run below needs no more than the command line's
 
     words = {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8, "limit": 40, "max_steps": 2, "device": "cpu"}
     run = hotloop.train("gpt", progress=False, dir=str(tmp_path / "runs"), **words)
