@@ -28,8 +28,8 @@ from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Plan
 from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import CheckStopped, HotloopError, Interrupted
-from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.recorder import Recorder
+from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
 from hotloop.saved import ASSETS, FINAL, PLAN, SUMMARY, Run, make_task, read_json, saved_config
 from hotloop.task import Task

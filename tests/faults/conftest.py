@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -17,7 +18,26 @@ from typing import Any
 import pytest
 
 VOLATILE = {"seconds", "eval_seconds", "samples_per_second", "gpu_memory"}  # may differ between two equal runs
-TINY = ["model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16", "model.dropout=0.1", "data.path=text.txt", "training.batch_size=8", "training.max_steps=60", "training.precision=fp32", "training.compile=off", "training.device=cpu", "training.log_every=4", "training.eval_every=15", "callbacks.checkpoint_every=7", "callbacks.keep_last=2", "callbacks.save_top_k=2", "optimization.warmup_ratio=0.1", "experiment.name=tiny"]
+TINY = [
+    "model.n_layer=1",
+    "model.n_head=2",
+    "model.n_embd=16",
+    "model.block_size=16",
+    "model.dropout=0.1",
+    "data.path=text.txt",
+    "training.batch_size=8",
+    "training.max_steps=60",
+    "training.precision=fp32",
+    "training.compile=off",
+    "training.device=cpu",
+    "training.log_every=4",
+    "training.eval_every=15",
+    "callbacks.checkpoint_every=7",
+    "callbacks.keep_last=2",
+    "callbacks.save_top_k=2",
+    "optimization.warmup_ratio=0.1",
+    "experiment.name=tiny",
+]
 
 
 @dataclass(frozen=True)
@@ -95,10 +115,8 @@ class Warm:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 @pytest.fixture(scope="session")

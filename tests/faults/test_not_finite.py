@@ -128,9 +128,7 @@ def test_the_last_step_of_all(tmp_path):
 
 def test_a_checkpoint_in_between_does_not_save_the_fault(tmp_path):
     """A checkpoint is due between the fault and the next look at the loss: the look comes first."""
-    error = stopped(
-        network(True), rows(5), "loss", tmp_path, max_steps=STEPS, log_every=STEPS, checkpoint_every=6
-    )
+    error = stopped(network(True), rows(5), "loss", tmp_path, max_steps=STEPS, log_every=STEPS, checkpoint_every=6)
     assert "step 5" in error.what
     saved, run = newest(tmp_path)
     assert saved["step"] == 4

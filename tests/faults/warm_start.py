@@ -3,7 +3,7 @@
 Run as a script. It reads one JSON request a line, {"jobs": [{"arguments", "folder", "out", "err", "moments"}, ...]},
 starts the jobs at once, answers {"pids": [...]}, waits for all and answers {"codes": [...]} (negative: the signal).
 A child runs the real command line in its own folder. `moments` say where it comes to grief:
-{"call": a name of `PLACES`, "number": which call, from 1, "what": "kill" | "half" | "after" | "full" | "stop" | "time"}.
+{"call": a name of `PLACES`, "number": which call, from 1, "what": kill, half, after, full, stop or time}.
 "half" writes half of the data and dies, "full" lets this call and every later one fail with ENOSPC, "stop" sends
 SIGTERM and goes on, "time" freezes the clock of the folder's name. Without trouble, {"count": FILE} counts the calls.
 """
@@ -35,8 +35,15 @@ PLACES = {
 }
 
 # What a command imports on its way; torch._inductor comes with torch.use_deterministic_algorithms.
-LOADED = """torch torch._inductor hotloop.launch hotloop.cli.train hotloop.tasks.gpt.task rich.progress
- tensorboard.summary.writer.event_file_writer""".split()
+LOADED = [
+    "torch",
+    "torch._inductor",
+    "hotloop.launch",
+    "hotloop.cli.train",
+    "hotloop.tasks.gpt.task",
+    "rich.progress",
+    "tensorboard.summary.writer.event_file_writer",
+]
 
 
 def trouble(moment: dict[str, Any], calls: Counter[str]) -> None:
@@ -83,6 +90,12 @@ def count_calls(path: str) -> Counter[str]:
     return calls
 
 
+def freeze_clock() -> None:
+    """It is the same second for everybody."""
+    real = time.strftime
+    time.strftime = lambda form, *rest: real(form, *rest) if rest else "20260101_120000"
+
+
 def child(job: dict[str, Any]) -> NoReturn:
     """Run one command and leave with its exit code."""
     os.chdir(job["folder"])
@@ -94,8 +107,7 @@ def child(job: dict[str, Any]) -> NoReturn:
             if "count" in moment:
                 counted = count_calls(moment["count"])
             elif moment.get("what") == "time":
-                real = time.strftime
-                time.strftime = lambda form, *rest: "20260101_120000" if not rest else real(form, *rest)
+                freeze_clock()
             else:
                 trouble(moment, Counter())
         from hotloop.cli.main import main

@@ -48,7 +48,9 @@ def compute(recipe: str, folder: Path) -> Curve:
     import hotloop
 
     settings = {**_ALL, **RECIPES[recipe]}
-    run = hotloop.train("gpt", template="nanogpt", progress=False, keys={**settings, "dir": str(folder), "trackers": ()})
+    run = hotloop.train(
+        "gpt", template="nanogpt", progress=False, keys={**settings, "dir": str(folder), "trackers": ()}
+    )
     series = ("train_loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy")
     return {name: [record[name] for record in run.history if name in record] for name in series}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,5 +38,5 @@ def test_a_window_of_half_the_micro_batches_has_the_whole_gradient() -> None:
         rows.append(info.rows)
         at.append(float(model.w.detach()))
     assert rows == [8, 8, 4]
-    gradients = [before - after for before, after in zip(at, at[1:], strict=False)]
+    gradients = [before - after for before, after in pairwise(at)]
     assert gradients == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)

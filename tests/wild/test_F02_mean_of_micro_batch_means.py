@@ -58,8 +58,6 @@ def test_tokens_count_not_rows() -> None:
 
 def test_a_loss_that_is_already_a_mean_is_refused_when_it_is_split() -> None:
     with pytest.raises(HotloopError, match=r"a single number, which cannot be weighed right for gradient accumulation"):
-        gradient(
-            lambda net, batch: net(batch["x"]).mean(), {"x": VALUES}, batch_size=4, gradient_accumulation_steps=3
-        )
+        gradient(lambda net, batch: net(batch["x"]).mean(), {"x": VALUES}, batch_size=4, gradient_accumulation_steps=3)
     whole = gradient(lambda net, batch: net(batch["x"]).mean(), {"x": VALUES}, batch_size=10)
     assert whole == pytest.approx(3.0, abs=1e-5)  # unsplit, the mean is right

@@ -1,4 +1,4 @@
-"""F03: left-over micro-batches of an epoch are neither stepped nor cleared and leak into the next epoch's first step."""
+"""F03: left-over micro-batches of an epoch are neither stepped nor cleared and leak into the next epoch's first."""
 
 from __future__ import annotations
 

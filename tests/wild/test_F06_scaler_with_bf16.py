@@ -1,4 +1,4 @@
-"""F06: a loss scaler used with bf16, which has float32's range and needs none. Here the gradient flows back unscaled."""
+"""F06: a loss scaler used with bf16, which has float32's range and needs none. Here gradients flow back unscaled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ def test_the_gradient_that_flows_back_is_the_losss_own(precision: str) -> None:
 
     done = []
     for info in hotloop.steps(
-        nn.Linear(4, 1), {"x": torch.ones(8, 4)}, loss=loss, precision=precision, compile="off", batch_size=4, max_steps=4
+        nn.Linear(4, 1),
+        {"x": torch.ones(8, 4)},
+        loss=loss,
+        precision=precision,
+        compile="off",
+        batch_size=4,
+        max_steps=4,
     ):
         done.append(int(info.state.applied))
         assert info.state.scaler is None

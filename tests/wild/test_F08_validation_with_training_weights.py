@@ -1,4 +1,4 @@
-"""F08: validation with the training loss's class weights and smoothing cannot be compared. Here it is told to be plain."""
+"""F08: validation with the class weights and smoothing of training cannot be compared. Here it is plain."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def test_what_is_reported_is_the_plain_loss_of_the_model_as_it_is(experiments: P
 def test_training_itself_was_weighted(experiments: Path) -> None:
     """Else the first test would pass with the weights lost altogether."""
     first, other = (
-        run(task, experiments).history[0]["train_loss"] for task in (Weighted, type("Plain", (Weighted,), {"weighted": False}))
+        run(task, experiments).history[0]["train_loss"]
+        for task in (Weighted, type("Plain", (Weighted,), {"weighted": False}))
     )
     assert abs(first - other) > 0.05

@@ -1,4 +1,4 @@
-"""F15: a "warmup" that only freezes the rate, as the scheduler is not stepped until it is over. Here it rises each step."""
+"""F15: a "warmup" that only freezes the rate: no scheduler step until it is over. Here the rate rises each step."""
 
 from __future__ import annotations
 
@@ -39,10 +39,14 @@ def test_warmup_in_epochs_and_as_a_share_rise_alike() -> None:
     """8 rows in batches of 4 are 2 steps an epoch: 3 epochs, or 0.5 of 12 steps, are 6 steps."""
     common = {"lr_scheduler": "constant", "max_steps": 12}
     for warmup in ({"warmup_steps": 6}, {"warmup_epochs": 3}, {"warmup_ratio": 0.5}):
-        assert rates_in_effect(**common, **warmup) == pytest.approx([8e-5 * n / 7 for n in range(1, 7)] + [8e-5] * 6, rel=1e-4)
+        assert rates_in_effect(**common, **warmup) == pytest.approx(
+            [8e-5 * n / 7 for n in range(1, 7)] + [8e-5] * 6, rel=1e-4
+        )
 
 
-@pytest.mark.parametrize("warmup", [{"warmup_steps": 12}, {"warmup_steps": 50}, {"warmup_epochs": 6}, {"warmup_epochs": 6.5}])
+@pytest.mark.parametrize(
+    "warmup", [{"warmup_steps": 12}, {"warmup_steps": 50}, {"warmup_epochs": 6}, {"warmup_epochs": 6.5}]
+)
 def test_a_warmup_as_long_as_the_run_is_an_error(warmup: dict) -> None:
     with pytest.raises(ConfigError, match="the rate never reaches its peak"):
         rates_in_effect(max_steps=12, lr_scheduler="constant", **warmup)

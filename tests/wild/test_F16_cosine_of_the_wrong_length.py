@@ -1,4 +1,4 @@
-"""F16: a cosine laid out for the wrong number of steps never reaches its minimum. Here lengths are counted in steps taken."""
+"""F16: a cosine laid out for the wrong number of steps never reaches its minimum. Here steps taken are counted."""
 
 from __future__ import annotations
 

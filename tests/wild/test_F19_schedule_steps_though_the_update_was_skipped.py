@@ -1,4 +1,4 @@
-"""F19: the schedule steps although the scaler skipped the update. Here it is indexed by updates made, not by attempts."""
+"""F19: the schedule steps although the scaler skipped the update. Here it is indexed by updates made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from hotloop.task import Splits, Task, options_of
 PEAK, STEPS = 1e-3, 10
 TABLE = [PEAK * (1.0 - step / STEPS) for step in range(STEPS)]
 SETTINGS = {
-    "batch_size": 4, "max_steps": STEPS, "lr_scheduler": "linear", "learning_rate": PEAK, "min_lr": 0.0, "warmup_steps": 0,
+    "batch_size": 4, "max_steps": STEPS, "lr_scheduler": "linear", "learning_rate": PEAK, "min_lr": 0.0,
+    "warmup_steps": 0,
     "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "max_grad_norm": None, "compile": "off",
     "precision": "fp32", "data.val_fraction": 0.0,
 }  # fmt: skip

@@ -34,6 +34,6 @@ def test_without_the_stored_state_the_end_would_differ(tiny, monkeypatch):
 def test_each_epoch_has_its_own_order(tiny):
     tiny.fit(tiny.net(), max_steps=16)
     steps = tiny.trained[-16:]
-    first, second = (sum(part, []) for part in (steps[:8], steps[8:]))
+    first, second = ([row for batch in part for row in batch] for part in (steps[:8], steps[8:]))
     assert sorted(first) == sorted(second) == list(range(60))
     assert first != second

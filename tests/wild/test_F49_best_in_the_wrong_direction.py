@@ -21,7 +21,11 @@ def fit(tiny, values, name, **settings):
 @pytest.mark.parametrize(("name", "step"), [("accuracy", 6), ("f1_macro", 6), ("error", 9), ("perplexity", 9)])
 def test_the_direction_follows_the_name(name, step, tiny):
     run = fit(tiny, [0.4, 0.9, 0.1, 0.5], name)
-    assert run.summary["best"] == {"metric": f"eval_{name}", "value": pytest.approx([0.9, 0.1][step == 9]), "step": step}
+    assert run.summary["best"] == {
+        "metric": f"eval_{name}",
+        "value": pytest.approx([0.9, 0.1][step == 9]),
+        "step": step,
+    }
     assert torch.load(run.dir / "checkpoints" / "best_model.pt", weights_only=True)["step"] == step
 
 

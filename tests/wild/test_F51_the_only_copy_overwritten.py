@@ -1,4 +1,4 @@
-"""F51: a checkpoint half written when the power went, over the only copy. Here the old one goes when the new one is safe.
+"""F51: a checkpoint half written when the power went, over the only copy. Here the old one goes last.
 
 Killed processes are in tests/faults; this looks at the order of things on the disk.
 """

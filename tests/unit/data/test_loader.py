@@ -76,10 +76,13 @@ def test_fetching_leaves_the_callers_generators_alone() -> None:
 
 
 def test_seeded_puts_the_generators_back_after_an_error() -> None:
+    def drawing() -> None:
+        torch.rand(3)
+        raise ZeroDivisionError
+
     before = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), seeded(5):
-        torch.rand(3)
-        1 / 0  # noqa: B018
+        drawing()
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -69,7 +69,7 @@ def test_the_tail_is_counted_with_its_full_context() -> None:
 
 @pytest.mark.parametrize("kind", [TokenWindows, WholeSplit])
 def test_a_text_shorter_than_a_window_is_an_error_that_says_what_would_fit(kind: type) -> None:
-    with pytest.raises(HotloopError, match=r"5 tokens, one window of block_size 8 needs 9\n.*\n.*block_size=4 or less"):
+    with pytest.raises(HotloopError, match=r"5 tokens; one window needs 9\n.*\n.*block_size=4 or less"):
         kind(torch.arange(5), 8)
     with pytest.raises(HotloopError, match="use a longer text"):
         kind(torch.arange(1), 8)

@@ -74,7 +74,7 @@ def _method(function: Callable) -> Callable:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., assemble.Session]:
-    """`build(net, data, loss, val=None, changes={...of the plan}, methods={...of the task}, **overrides)`: a session."""
+    """`build(net, data, loss, val=..., changes={of the plan}, methods={of the task}, **overrides)`: a session."""
 
     def make(
         net: Callable[[], nn.Module],

@@ -169,7 +169,12 @@ def test_hooks_under_other_names_are_called_in_the_loops_order(quick) -> None:
 def test_a_function_of_step_info_is_a_callback(quick) -> None:
     seen = []
     quick(nn.Linear(4, 2), DATA, loss=loss, batch_size=5, max_steps=4, callbacks=[seen.append])
-    assert [(info.step, info.epoch, info.rows) for info in seen] == [(1, 1 / 3, 5), (2, 2 / 3, 5), (3, 1.0, 2), (4, 4 / 3, 5)]
+    assert [(info.step, info.epoch, info.rows) for info in seen] == [
+        (1, 1 / 3, 5),
+        (2, 2 / 3, 5),
+        (3, 1.0, 2),
+        (4, 4 / 3, 5),
+    ]
     assert all(info.loss.dim() == 0 and info.grad_norm > 0 and info.learning_rate > 0 for info in seen)
 
 
@@ -187,9 +192,7 @@ def test_an_early_stop_through_fit(quick) -> None:
     def flat(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         return loss(model, batch) * 0 + 1.0
 
-    run = quick(
-        nn.Linear(4, 2), DATA, loss=flat, val=DATA, batch_size=6, num_epochs=40, early_stopping_patience=3
-    )
+    run = quick(nn.Linear(4, 2), DATA, loss=flat, val=DATA, batch_size=6, num_epochs=40, early_stopping_patience=3)
     assert run.summary["status"] == "stopped"
     assert run.summary["epochs"] == 4.0
     assert run.summary["best"] == {"metric": "eval_loss", "value": 1.0, "step": 2}
@@ -197,7 +200,8 @@ def test_an_early_stop_through_fit(quick) -> None:
 
 def test_a_goal_stops_the_run(quick) -> None:
     run = quick(
-        nn.Linear(4, 2), DATA, loss=loss, val=DATA, batch_size=6, num_epochs=200, learning_rate=0.05, stop_at={"eval_loss": 0.1}
+        nn.Linear(4, 2), DATA, loss=loss, val=DATA, batch_size=6, num_epochs=200,
+        learning_rate=0.05, stop_at={"eval_loss": 0.1},
     )  # fmt: skip
     assert run.summary["status"] == "stopped"
     assert run.summary["eval_loss"] <= 0.1

@@ -70,7 +70,9 @@ def test_several_terms_are_reported_and_added_with_their_weights(build, size: in
     session = session_for(build, {"x": X, "y": Y}, terms, size, methods=methods)
     found = session.evaluate()
     with torch.no_grad():
-        parts = {n: float(v.double().mean()) for n, v in terms(session.state.model.eval(), {"x": X, "y": Y}, False).items()}
+        parts = {
+            n: float(v.double().mean()) for n, v in terms(session.state.model.eval(), {"x": X, "y": Y}, False).items()
+        }
     assert found["eval_loss_ce"] == pytest.approx(parts["ce"], rel=1e-6)
     assert found["eval_loss_size"] == pytest.approx(parts["size"], rel=1e-6)
     assert found["eval_loss"] == pytest.approx(parts["ce"] + 0.25 * parts["size"], rel=1e-6)

@@ -128,7 +128,9 @@ def test_after_a_fault_weights_and_buffers_are_those_of_the_step_before(build, s
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_with_skip_the_update_is_left_out_and_the_run_goes_on(sicken, dtype: torch.dtype) -> None:
     session = sicken(3, lambda: net().to(dtype), X.to(dtype), on_nan="skip", lr_scheduler="cosine")
-    rates = [float(session.state.optimizers[0].param_groups[0]["lr"]) for _ in loop.steps(session.state, session.feed())]
+    rates = [
+        float(session.state.optimizers[0].param_groups[0]["lr"]) for _ in loop.steps(session.state, session.feed())
+    ]
     readout = session.state.read()
     assert (readout.skipped, readout.applied, readout.held_at) == (1, 5, 0)
     assert math.isfinite(readout.train_loss)

@@ -49,7 +49,7 @@ def check(session, reference) -> None:
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
-SPLITS = [{"batch_size": 10}, {"batch_size": 4, "gradient_accumulation_steps": 3}, {"batch_size": 1, "gradient_accumulation_steps": 10}]  # fmt: skip
+SPLITS = [{"batch_size": size, "gradient_accumulation_steps": pieces} for size, pieces in ((10, 1), (4, 3), (1, 10))]
 each_split = pytest.mark.parametrize("split", SPLITS, ids=["whole", "4+4+2", "ones"])
 
 
@@ -163,7 +163,9 @@ def wrong(shape: str):
     }[shape]
 
 
-@pytest.mark.parametrize("shape", ["squeezed to one value for all rows", "with the batch axis second", "one value too few"])
+@pytest.mark.parametrize(
+    "shape", ["squeezed to one value for all rows", "with the batch axis second", "one value too few"]
+)
 def test_a_loss_of_another_length_than_the_batch_is_named(build, shape: str) -> None:
     with pytest.raises(HotloopError, match=r"shape \(.*\) for a batch of 2 rows(.|\n)*reduction='none'"):
         build(net, {"x": X, "y": Y}, wrong(shape), batch_size=4, **PLAIN)
@@ -176,7 +178,7 @@ def test_values_that_do_not_fit_their_weight_are_named(build) -> None:
 
 
 def test_a_squeeze_that_breaks_only_a_batch_of_one_is_found_before_it_is_averaged(build) -> None:
-    """`.squeeze()` makes a mean-like number out of a lone last row; here it is one row's value, and counts as one row."""
+    """`.squeeze()` makes a single number out of a lone last row: alone it is right, in a split it is refused."""
 
     def squeezed(model: nn.Module, batch: dict, training: bool) -> Tensor:
         return ((model(batch["x"])[:, :1] - batch["y"][:, :1]) ** 2).squeeze()

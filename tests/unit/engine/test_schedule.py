@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,10 +52,10 @@ def test_warmup_rises_to_the_peak_and_nothing_rises_after_it(run: tuple[Optimiza
     options, total = run
     table, warmup = factors(options, total, 10), options.warmup_steps
     rising = table[: warmup + 1]
-    assert all(b >= a for a, b in zip(rising, rising[1:], strict=False))
+    assert all(b >= a for a, b in pairwise(rising))
     assert table[warmup] == pytest.approx(1.0, abs=1e-12)
     falling = table[warmup:]
-    assert all(b <= a + 1e-12 for a, b in zip(falling, falling[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in pairwise(falling))
 
 
 @many
@@ -174,7 +175,8 @@ def test_the_optimizer_is_given_the_tables_rates(quick) -> None:
 
     run = quick(
         nn.Linear(3, 1), {"x": torch.randn(8, 3)}, loss=constant_loss, batch_size=4, max_steps=9, log_every=1,
-        lr_scheduler="cosine", warmup_steps=3, warmup_start_factor=0.1, learning_rate=0.2, min_lr=0.01, callbacks=[note],
+        lr_scheduler="cosine", warmup_steps=3, warmup_start_factor=0.1, learning_rate=0.2, min_lr=0.01,
+        callbacks=[note],
     )  # fmt: skip
     section = OptimizationSection(
         lr_scheduler="cosine", warmup_steps=3, warmup_start_factor=0.1, learning_rate=0.2, min_lr=0.01

@@ -1,4 +1,4 @@
-"""Between log points the host asks the device for nothing: no .item(), .tolist(), .cpu(), bool() or float() of a tensor.
+"""Between log points the host asks the device for nothing: no .item(), .tolist(), .cpu(), bool() or float().
 
 Counted twice: Python calls on torch.Tensor, and the scalar reads that reach torch's dispatcher from C++ code.
 """
@@ -64,7 +64,9 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 8), nn.Linear(8, 3))
+        self.layers = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 8), nn.Linear(8, 3)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
