@@ -14,6 +14,7 @@ from hotloop.config.load import Loaded, load
 from hotloop.config.schema import DataSection, ModelSection, knob
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
+from hotloop.engine.reduce import rows_of
 from hotloop.errors import HotloopError
 from hotloop.runs.console import Console
 from hotloop.runs.reporter import Reporter, Silent
@@ -50,8 +51,26 @@ class Given(Task):
         return self.loss_function(model, batch)
 
     def metrics(self, model: nn.Module, batch: Batch) -> dict[str, Tally]:
-        weight = batch.get("weight")
-        return {name: Tally.of(f(model, batch), weight) for name, f in self.metric_functions.items()}
+        return {name: _tally(name, f(model, batch), batch) for name, f in self.metric_functions.items()}
+
+
+def _tally(name: str, values: Any, batch: Batch) -> Tally:
+    """A metric's values, one a row; a mean is refused, as batches of uneven length would count the same."""
+    rows, weight = rows_of(batch), batch.get("weight")
+    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != rows:
+        shown = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+        raise HotloopError(
+            f"the metric '{name}' gave {shown} for a batch of {rows} rows",
+            where="metrics",
+            fix="return one value a row; their mean is taken over the whole validation part",
+        )
+    if isinstance(weight, Tensor) and values.shape[: weight.dim()] != weight.shape:
+        raise HotloopError(
+            f"metric '{name}' of shape {tuple(values.shape)} does not match a weight of shape {tuple(weight.shape)}",
+            where="metrics",
+            fix="return values shaped like the batch's 'weight'",
+        )
+    return Tally.of(values, weight if isinstance(weight, Tensor) else None)
 
 
 def fit(

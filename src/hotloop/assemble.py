@@ -28,7 +28,7 @@ from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Plan, apply_to_process
 from hotloop.engine.precision import autocast
-from hotloop.engine.probe import look
+from hotloop.engine.probe import look, rehearse
 from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
@@ -104,6 +104,7 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     sampler = task.sampler(splits.train, effective, config.experiment.seed)
     _check_schedule(loaded, sampler.steps_per_epoch)
     remarks: list[str] = []
+    is_new = plan is None
     if plan is None:
         sections = Sections(config.data, config.training, config.callbacks, config.doctor.on_nan)
         first = partial(_first_micro_batch, splits.train, sampler, config.training.batch_size, device)
@@ -112,6 +113,8 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     plan = apply_to_process(plan)
     if plan.resident:
         splits = _on_device(splits, device)
+    if is_new and splits.val is not None:
+        _require_metrics(config, splits, rehearse(task, model, splits.val, plan))
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
     remarks += schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
@@ -178,6 +181,20 @@ def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
     _check_schedule(loaded, per_epoch)
     factors = schedule.factors(config.optimization, total_steps(config.training, per_epoch), per_epoch)
     return [(step, factor * config.optimization.learning_rate) for step, factor in enumerate(factors)]
+
+
+def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:
+    """What decides over the best weights and the end of the run must be among what evaluation gives."""
+    names = sorted({f"eval_{name}" for name in found} | {f"eval_loss_{name}" for name in splits.extra})
+    wanted = [("callbacks.early_stopping_metric", config.callbacks.early_stopping_metric)]
+    wanted += [("experiment.stop_at", metric) for metric in config.experiment.stop_at]
+    for key, metric in wanted:
+        if metric not in names:
+            raise HotloopError(
+                f"there is no metric '{metric}'; evaluation gives {', '.join(names)}",
+                where=key,
+                fix=f"choose one of {', '.join(names)}",
+            )
 
 
 def _check_schedule(loaded: Loaded, steps_per_epoch: int) -> None:

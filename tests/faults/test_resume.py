@@ -59,7 +59,7 @@ def test_ctrl_c_at_any_time(seed, warm, tiny, place, finish, whole, assert_same,
     ended = warm(place(tmp_path), *tiny, signal_after=(delay, signal.SIGINT))
     assert ended.code in (0, 4), ended.err
     assert "Traceback" not in ended.err
-    assert_same(finish(tmp_path, tiny), whole)
+    assert_same(finish(tmp_path, tiny), whole, stopped=True)
 
 
 def test_a_finished_run_is_over(warm, whole):

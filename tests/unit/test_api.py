@@ -225,6 +225,36 @@ def test_mistakes_are_told_before_the_first_step(
     assert not list(experiments.iterdir())  # no run folder of a run that never was
 
 
+EVALUATING = [
+    ({"loss": lambda m, b: loss(m, b).mean()}, "a single number(.|\n)*an evaluation in several batches"),
+    ({"metrics": {"score": lambda m, b: right(m, b).float().mean()}}, r"'score' gave shape \(\) for a batch of 2 rows"),
+    ({"metrics": {"score": lambda m, b: 0.5}}, "'score' gave a float for a batch of 2 rows"),
+    ({"metrics": {"score": lambda m, b: m(b["x"])[0, :1]}}, r"'score' gave shape \(1,\) for a batch of 2 rows"),
+    (
+        {"early_stopping_metric": "eval_f1"},
+        r"no metric 'eval_f1'; evaluation gives eval_loss\n.*early_stopping_metric",
+    ),
+    ({"stop_at": {"eval_accuracy": 0.9}}, "no metric 'eval_accuracy'; evaluation gives eval_loss(.|\n)*stop_at"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "says"), EVALUATING, ids=[str(n) for n in range(len(EVALUATING))])
+def test_what_would_fail_in_validation_is_told_before_the_first_step(fit, wrong: dict[str, Any], says: str) -> None:
+    model = net()
+    before = model.weight.detach().clone()
+    with pytest.raises(HotloopError, match=says):
+        fit(model, DATA, val=DATA, batch_size=4, max_steps=4, **{"loss": loss, **wrong})
+    assert torch.equal(model.weight.detach(), before)
+
+
+def test_metrics_of_weighted_rows_are_weighted(fit) -> None:
+    val = {**DATA, "weight": torch.arange(60) / 60}
+    model = net()
+    run = fit(model, DATA, loss=loss, val=val, metrics={"accuracy": right}, batch_size=4, max_steps=2)
+    expected = (right(model, DATA) * val["weight"]).sum() / val["weight"].sum()
+    assert run.summary["eval_accuracy"] == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_all_faults_are_told_at_once(fit) -> None:
     with pytest.raises(ConfigError) as caught:
         fit(net(), DATA, loss=loss, max_step=4, learning_rate=-1.0, optimizer="adamm")

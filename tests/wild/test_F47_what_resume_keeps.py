@@ -27,6 +27,8 @@ class Scores:
         self.given = 0
 
     def __call__(self, net, batch):
+        if len(batch["x"]) < 60:  # the rehearsal before the run; an evaluation is one whole batch
+            return torch.zeros(len(batch["x"]))
         value = self.values[self.given]
         self.given += 1
         return torch.full((len(batch["x"]),), value)

@@ -13,7 +13,8 @@ def fit(tiny, values, **settings):
     left = list(values)
 
     def accuracy(net, batch):
-        return torch.full((len(batch["x"]),), left.pop(0))
+        rows = len(batch["x"])  # fewer than 60 are the rehearsal before the run
+        return torch.full((rows,), left.pop(0) if rows == 60 else 0.0)
 
     more = {"eval_batch_size": 60, "early_stopping_metric": "eval_accuracy", "max_steps": 3 * len(values), **settings}
     return tiny.fit(tiny.net(), metrics={"accuracy": accuracy}, **more)

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
+from hotloop.data.loader import fetch, move
+from hotloop.data.source import Source
+from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
-from hotloop.engine.reduce import micro_batches, micro_loss, rows_of, total_weights
+from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows_of, total_weights
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Task
 
@@ -70,6 +73,8 @@ def _check(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> 
             )
         if part.device.type != device.type:
             raise HotloopError(f"the loss is on {part.device}, the model on {device}", where="the task's loss")
+        if part.dim() > 1 and part.shape[0] == part.shape[1] == rows_of(rows) < rows_of(batch):
+            _refuse_pairs(task, model, batch, name, rows_of(rows) + 1)
     total = micro_loss(task, model, {}, rows, total_weights(task, rows))
     if not total.requires_grad:
         raise HotloopError(
@@ -78,6 +83,42 @@ def _check(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> 
             fix="compute it from the model's output, without .detach(), .item() or torch.no_grad()",
         )
     return any(part.dim() == 0 for part in parts.values()) and task.loss_weight(rows) is None
+
+
+def _refuse_pairs(task: Task, model: nn.Module, batch: Batch, name: str, rows: int) -> None:
+    """A second axis that grows with the rows is no axis of the items: (B,) against (B, 1) was broadcast to (B, B)."""
+    values = task.loss(model, next(micro_batches(batch, rows)), True)
+    part = values[name] if isinstance(values, dict) else values
+    if part.dim() > 1 and part.shape[1] == rows:
+        raise HotloopError(
+            f"the loss has a value for each pair of rows: shape {tuple(part.shape)} for {rows} rows",
+            where="the task's loss",
+            fix="give prediction and target the same shape, (B,) and (B,) or (B, 1) and (B, 1)",
+        )
+
+
+@torch.no_grad()
+def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[str]:
+    """Evaluate a row or two before the run, so that what evaluation cannot do is told before it costs an epoch.
+
+    Returns:
+        Names that `loop.evaluate` will give, without the eval_ prefix.
+
+    Raises:
+        HotloopError: loss or metrics have the wrong shape, or cannot be averaged over several batches.
+    """
+    device, size = plan.torch_device, min(2, len(source), plan.eval_batch)
+    place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    was_training = model.training
+    model.eval()
+    with machine.undisturbed(device), autocast(device, plan.precision):
+        batch = move(fetch(source, torch.arange(size, device=place), None), device)
+        found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
+    model.train(was_training)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    return {"loss", *found}
 
 
 def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> dict[str, float]:

@@ -104,7 +104,7 @@ def test_a_mean_over_several_batches_is_refused_and_over_one_is_taken(build) -> 
         return values(model, batch).mean()
 
     with pytest.raises(HotloopError, match="an evaluation in several batches"):
-        session_for(build, {"x": X, "y": Y}, mean, 4).evaluate()
+        session_for(build, {"x": X, "y": Y}, mean, 4)  # before the first step
     whole = session_for(build, {"x": X, "y": Y}, mean, 11)
     with torch.no_grad():
         wanted = float(values(whole.state.model.eval(), {"x": X, "y": Y}).mean())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hotloop.data.source import TensorSource
 from hotloop.engine import probe
 from hotloop.engine.loop import steps
 from hotloop.errors import HotloopError
@@ -93,8 +94,9 @@ def test_training_is_the_same_to_the_bit_with_a_probe_and_without(build) -> None
         (lambda m, b: m(b["x"]).argmax(1), "does not depend on any parameter"),
         (lambda m, b: m(b["x"])[0], r"shape \(3,\) for a batch of 2 rows"),
         (lambda m, b: {"a": m(b["x"])[:, 0], "b": m(b["x"])[0]}, r"the loss 'b' has shape \(3,\) for a batch of 2"),
+        (lambda m, b: (m(b["x"])[:, 0] - b["y"][:, None]) ** 2, r"a value for each pair of rows: shape \(3, 3\) for 3"),
     ],
-    ids=["float", "none", "float-term", "detached", "constant", "argmax", "shape", "shape-term"],
+    ids=["float", "none", "float-term", "detached", "constant", "argmax", "shape", "shape-term", "broadcast"],
 )
 def test_a_loss_that_cannot_be_trained_on_is_named(loss, says: str) -> None:
     with pytest.raises(HotloopError, match=says) as caught:
@@ -109,3 +111,29 @@ def test_a_mean_is_recognised() -> None:
 def test_batchnorm_couples_rows_and_layernorm_does_not() -> None:
     assert probe.couples_the_batch(Net())
     assert not probe.couples_the_batch(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.GroupNorm(1, 2)))
+
+
+def test_two_positions_are_no_pair_of_rows() -> None:
+    facts = probe.look(own(lambda m, b: m(b["x"])[:, :2]), Net(), BATCH, CPU, [])
+    assert not facts.scalar
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_a_rehearsal_names_the_metrics_and_leaves_no_trace(make_plan, pad: bool) -> None:
+    model = Net().train()
+    state = {name: tensor.clone() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    torch.manual_seed(1)
+    before = torch.get_rng_state(), random.getstate()
+    assert probe.rehearse(own(), model, TensorSource(BATCH), make_plan(pad_ragged=pad)) == {"loss"}
+    assert all(torch.equal(t, state[n]) for n, t in [*model.named_parameters(), *model.named_buffers()])
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+def test_a_rehearsal_refuses_a_mean_over_several_batches_only(make_plan) -> None:
+    mean = own(lambda m, b: m(b["x"]).mean())
+    probe.rehearse(mean, Net(), TensorSource(BATCH), make_plan(eval_batch=6))
+    for size in (1, 2, 5):
+        with pytest.raises(HotloopError, match="an evaluation in several batches"):
+            probe.rehearse(mean, Net(), TensorSource(BATCH), make_plan(eval_batch=size))
