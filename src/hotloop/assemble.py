@@ -141,7 +141,7 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
     mode = None if plan.compile == "default" else plan.compile
     matrix_dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     return TrainState(
-        model.train(),
+        model if model.training else model.train(),  # layers that a person set to eval() stay there
         build_optimizers(model, options, device, matrix_dtype),
         schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
         plan,

@@ -29,26 +29,26 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device that `training.device` names; auto takes CUDA, then Apple's GPU, then the CPU.
+    """The device that `training.device` names; auto takes CUDA where there is one, else the CPU.
 
     Raises:
         HotloopError: the device asked for by name is not there.
     """
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
         raise HotloopError(
-            f"'{wanted}' is not a device", where="training.device", fix="use auto, cpu, cuda, cuda:0 or mps"
+            f"'{wanted}' is not a device", where="training.device", fix="use auto, cpu, cuda or cuda:0"
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise HotloopError(
             _no_cuda(device), where="training.device", fix="use --device cpu, or install a CUDA build of torch"
         )
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if device.type not in ("cpu", "cuda"):
         raise HotloopError(
-            "this machine has no Apple GPU that torch can use", where="training.device", fix="use --device cpu"
+            f"training on {device.type} is not available in this version", where="training.device", fix="use cpu"
         )
     return device
 
@@ -62,7 +62,7 @@ def _no_cuda(device: torch.device) -> str:
 
 
 def device_kind() -> str:
-    """What `auto` would pick, as a word for choosing a recipe: cpu, cuda or mps."""
+    """What `auto` would pick, as a word for choosing a recipe: cpu or cuda."""
     return pick_device("auto").type
 
 
@@ -139,8 +139,6 @@ def random_state(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -153,8 +151,6 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-    if device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])
 
 
 @contextlib.contextmanager

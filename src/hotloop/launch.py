@@ -202,7 +202,8 @@ def _finish(
     summary = _summary(session, outcome, judge, startup, time.time() - started)
     history = folder.read_metrics()
     folder.write_json("metrics.json", history)
-    folder.log(f"training took {outcome.seconds['train']:.2f} seconds")
+    if outcome.status != "interrupted":
+        folder.log(f"training took {outcome.seconds['train']:.2f} seconds")
     folder.write_json(SUMMARY, summary)  # last: a run that has it is over, so nothing else may be missing
     folder.close()
     reporter.finish({**summary, "dir": str(folder.dir)})
@@ -243,7 +244,16 @@ def _summary(session: Session, outcome: Outcome, judge: Judge, startup: float, t
 
 def _refuse_finished(folder: RunFolder) -> None:
     path = folder.dir / SUMMARY
-    if path.is_file() and (summary := read_json(path)).get("status") in ("completed", "stopped"):
+    if not path.is_file():
+        return
+    summary = read_json(path)
+    if summary.get("status") == "failed":
+        raise HotloopError(
+            f"this run stopped at a fault that the same data and options would meet again: {summary.get('reason')}",
+            where=str(folder.dir),
+            fix="train a new run with a lower rate, a longer warmup, or doctor.on_nan=skip",
+        )
+    if summary.get("status") in ("completed", "stopped"):
         raise HotloopError(
             f"this run is over after {summary.get('steps')} steps: {summary.get('reason') or 'it came to its end'}",
             where=str(folder.dir),

@@ -80,7 +80,7 @@ def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[s
     place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
     stream = iter(IndexStream(Sequential(rows, size), place))
     tallies: dict[str, Tally] = {}
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]  # a person may keep some layers frozen
     model.eval()
     with machine.undisturbed(device):
         for first in range(0, rows, size):
@@ -91,7 +91,8 @@ def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[s
             for name, tally in found.items():
                 wide = Tally(tally.sum.double(), tally.weight.double())  # a long float32 sum would drift
                 tallies[name] = tallies[name] + wide if name in tallies else wide
-    model.train(was_training)
+    for module, mode in modes:
+        module.training = mode
     sums = torch.stack([part for tally in tallies.values() for part in (tally.sum, tally.weight)])
     numbers = sums.tolist()  # the one transfer
     means = {n: s / w if w else math.nan for n, s, w in zip(tallies, numbers[::2], numbers[1::2], strict=True)}

@@ -110,12 +110,13 @@ def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[st
     device, size = plan.torch_device, min(2, len(source), plan.eval_batch)
     place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with machine.undisturbed(device), autocast(device, plan.precision):
         batch = move(fetch(source, torch.arange(size, device=place), None), device)
         found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
-    model.train(was_training)
+    for module, mode in modes:
+        module.training = mode
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     return {"loss", *found}

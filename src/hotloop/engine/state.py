@@ -69,7 +69,7 @@ class TrainState:
         self._covered = len(self._factors) >= plan.total_steps  # a run without a known end stays at the last factor
         self.table = torch.tensor([*table, table[-1]], dtype=torch.float32, device=device)  # one more: after the end
         self.scaler = LossScale(device) if plan.precision == "fp16" else None
-        self.buffers = _changing_buffers(model)
+        self._buffer_places = _changing_buffers(model)
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
         self.step = 0
         self.applied = torch.zeros(1, dtype=torch.int64, device=device)
@@ -96,9 +96,14 @@ class TrainState:
         place = self.applied if self._covered else self.applied.clamp(max=len(self._factors))
         torch.mul(self._base_rates, self.table.index_select(0, place), out=self._rates)
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The buffers as they are now: a forward pass may change them in place or put others in their places."""
+        return [buffers[name] for buffers, name in self._buffer_places]
+
     def remember_buffers(self) -> None:
         """Keep the buffers as they are before the forward pass."""
-        if self.buffers:
+        if self._buffer_places:
             torch._foreach_copy_(self._buffers_before, self.buffers)
 
     def hold_on(self, loss: Tensor, overflow: Tensor) -> Tensor:
@@ -119,8 +124,9 @@ class TrainState:
     def settle(self, loss: Tensor, grad_norm: Tensor, held: Tensor) -> None:
         """After the update: put buffers back where the step was held, and count what was applied."""
         free = held == 0
-        for buffer, before in zip(self.buffers, self._buffers_before, strict=True):
-            torch.where(free, buffer, before, out=buffer)
+        if self._buffer_places:
+            for buffer, before in zip(self.buffers, self._buffers_before, strict=True):
+                torch.where(free, buffer, before, out=buffer)
         self.applied.add_(free)
         if self._may_skip:
             self.alive.add_(self.held == 0)
@@ -184,11 +190,11 @@ class TrainState:
         machine.restore_random_state(stored["random"], self.plan.torch_device)
 
 
-def _changing_buffers(model: nn.Module) -> list[Tensor]:
-    """Buffers that a forward pass may change: the persistent ones (by convention the others are derived constants)."""
-    found = []
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if name not in module._non_persistent_buffers_set:
-                found.append(buffer)
-    return found
+def _changing_buffers(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where the buffers are that a forward pass may change: the persistent ones (the others are derived constants)."""
+    return [
+        (module._buffers, name)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name not in module._non_persistent_buffers_set
+    ]

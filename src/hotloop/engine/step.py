@@ -33,7 +33,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     for micro in micro_batches(batch, state.plan.micro_batch):
         part = state.micro_loss(micro, totals)
         (part if state.scaler is None else part * state.scaler.scale).backward()  # type: ignore[no-untyped-call]
-        loss = part.detach() if loss is None else loss + part.detach()
+        loss = part.detach().clone() if loss is None else loss + part.detach()  # a captured graph reuses its output
     assert loss is not None, "a batch has at least one row"
 
     gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
