@@ -124,6 +124,12 @@ def _fastest(facts: Facts) -> tuple[str, str]:
 def _compile(training: TrainingSection, device: torch.device, predicted_seconds: float) -> tuple[str, str]:
     if training.compile == "off":
         return "off", ""
+    if training.compile in ("reduce-overhead", "max-autotune") and training.gradient_accumulation_steps > 1:
+        raise HotloopError(
+            f"compile={training.compile} replays captured graphs, whose gradients the next micro-batch would overwrite",
+            where="training.compile",
+            fix="use training.compile=default, or gradient_accumulation_steps=1",
+        )
     cpu_without_compiler = device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "cl"))
     if training.compile != "auto":
         if cpu_without_compiler:

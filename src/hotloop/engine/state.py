@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
+from hotloop.engine.optim import bare_step
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
 from hotloop.engine.reduce import Totals
@@ -63,6 +64,7 @@ class TrainState:
         device = plan.torch_device
         self.model, self.optimizers, self.plan = model, optimizers, plan
         self.totals, self.micro_loss = totals, micro_loss
+        self.updates = [bare_step(optimizer) for optimizer in optimizers]
         self.max_grad_norm, self.base_rate = max_grad_norm, base_rate
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._factors, self.rate_scale = list(table), 1.0

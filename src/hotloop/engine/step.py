@@ -46,8 +46,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     overflow = (loss + norm).mul_(0.0).nan_to_num_(nan=1.0).float()  # 1.0 where loss or norm is not finite, else 0.0
     held = state.hold_on(loss, overflow)
     hold(state.optimizers, held)
-    for optimizer in state.optimizers:
-        optimizer.step()
+    for update in state.updates:
+        update()
     for parameter in state.parameters:
         parameter.grad = None
     state.settle(loss, norm, held)
