@@ -83,13 +83,13 @@ class _Steps(Dataset[Batch]):
     """For the DataLoader: an item is the whole batch of one step."""
 
     def __init__(self, source: Source, rows: int | None, seed: int) -> None:
-        self._source, self._rows, self._seed = source, rows, seed
+        self._source, self._rows, self.seed = source, rows, seed
 
     def __getitem__(self, place: tuple[int, Tensor]) -> Batch:
         step, indices = place
         if self._source.nbytes is not None:  # tensors and arrays draw nothing
             return fetch(self._source, indices, self._rows)
-        with seeded(key_of(self._seed, 5, step)):
+        with seeded(key_of(self.seed, 5, step)):
             return fetch(self._source, indices, self._rows)
 
 
@@ -161,6 +161,7 @@ def from_host(
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=max(1, prefetch),
+        generator=torch.Generator().manual_seed(steps.seed % (1 << 63)),  # else it draws from the one of dropout
     )
     return iter(loader)
 

@@ -64,7 +64,7 @@ def resolve(wanted: str, device: torch.device) -> tuple[str, str]:
         instead = "bf16" if machine_has_bf16(device) else "fp32"
         return instead, f"fp16 has no fast path on a CPU: training in {instead}"
     if wanted == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8):
-        return "fp32", f"TF32 exists on NVIDIA GPUs from Ampere on: training in fp32 on this {device.type}"
+        return "fp32", f"TF32 exists on NVIDIA GPUs only, from Ampere on: training in fp32 on this {device.type}"
     if wanted == "bf16" and device.type == "cuda" and not machine_has_bf16(device):
         return "fp16", "this GPU has no bf16 in hardware: training in fp16 with loss scaling"
     if wanted == "auto" and device.type == "cuda":
