@@ -139,7 +139,7 @@ def bare(work: Work) -> tuple[float, float]:
     raise AssertionError("the feed ended")
 
 
-def hotloop_settings(work: Work, folder: str) -> dict[str, Any]:
+def hotloop_settings(work: Work) -> dict[str, Any]:
     """The same work in hotloop's keys."""
     return {
         "training.batch_size": work.batch, "training.max_steps": work.steps, "training.threads": work.threads,
@@ -147,8 +147,7 @@ def hotloop_settings(work: Work, folder: str) -> dict[str, Any]:
         "optimization.optimizer": "adamw", "optimization.learning_rate": RATE, "optimization.min_lr": MIN_RATE,
         "optimization.weight_decay": WEIGHT_DECAY, "optimization.max_grad_norm": CLIP,
         "optimization.lr_scheduler": "cosine", "optimization.warmup_steps": work.warmup,
-        "training.log_every": 50, "callbacks.checkpoint_every": "off",
-        "experiment.dir": folder, "experiment.seed": work.seed,
+        "training.log_every": 50, "experiment.seed": work.seed,
     }  # fmt: skip
 
 
@@ -161,10 +160,8 @@ def hotloop_steps(work: Work) -> tuple[float, float]:
     import hotloop
 
     clock = Clock(work)
-    with tempfile.TemporaryDirectory() as folder:
-        config = hotloop_settings(work, folder)
-        for info in hotloop.steps(work.model(), work.data(), loss=hotloop_loss, config=config):
-            clock.tick(info.step)
+    for info in hotloop.steps(work.model(), work.data(), loss=hotloop_loss, config=hotloop_settings(work)):
+        clock.tick(info.step)
     return clock.result()
 
 
@@ -174,7 +171,7 @@ def hotloop_fit(work: Work) -> tuple[float, float]:
 
     clock = Clock(work)
     with tempfile.TemporaryDirectory() as folder:
-        config = hotloop_settings(work, folder)
+        config = {**hotloop_settings(work), "callbacks.checkpoint_every": "off", "experiment.dir": folder}
         ticking = [lambda info: clock.tick(info.step)]
         run = hotloop.fit(work.model(), work.data(), loss=hotloop_loss, config=config, callbacks=ticking)
         return clock.result()[0], run.summary["train_loss"]

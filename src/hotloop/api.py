@@ -10,19 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import assemble, launch
-from hotloop.config.load import Loaded, load
-from hotloop.config.schema import DataSection, ModelSection, knob
+from hotloop.config.kept import refuse_changes
+from hotloop.config.load import Loaded, load, read_saved
+from hotloop.config.schema import Config, DataSection, ModelSection, knob
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
 from hotloop.engine.reduce import rows_of
 from hotloop.errors import HotloopError
 from hotloop.runs.console import Console
 from hotloop.runs.reporter import Reporter, Silent
-from hotloop.saved import FIT, Run, find_task
+from hotloop.runs.store import RunFolder
+from hotloop.saved import FIT, Run, find_task, read_json
 from hotloop.task import Batch, LossValues, Splits, Tally, Task, options_of
 
 Loss = Callable[[nn.Module, Batch], LossValues]
 Metrics = Mapping[str, Callable[[nn.Module, Batch], Tensor]]
+_FIT_ONLY = (
+    "callbacks.",
+    *("experiment.dir", "experiment.name", "experiment.notes", "experiment.log_level"),
+    *("experiment.stop_at", "experiment.trackers"),
+    *("training.eval_every", "training.eval_batch_size", "training.max_time"),
+)
+"""Keys, or beginnings of them, that `steps` does nothing about."""
 
 
 class FitData(DataSection):
@@ -97,14 +106,15 @@ def fit(
         config: a YAML file, or keys as a dict (dotted, or one dict a section).
         callbacks: observers: functions of StepInfo, or objects with hooks such as on_evaluate.
         progress: show what happens.
-        resume_from_checkpoint: folder of a run of the same model and data to go on with.
+        resume_from_checkpoint: folder of a run of the same model and data to go on with; it keeps its configuration.
         **overrides: canonical keys, as in batch_size=32, learning_rate=1e-3, max_steps=100.
 
     Raises:
         HotloopError: a fault of configuration, data or loss, with what to do.
     """
     loaded = _loaded(config, overrides)
-    task = _given(loaded, model, data, val, loss, metrics or {})
+    own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
+    task = _given(own, model, data, val, loss, metrics)
     reporter: Reporter = Console() if progress else Silent()
     try:
         if resume_from_checkpoint is not None:
@@ -125,14 +135,19 @@ def steps(
     """Train step by step in a loop of your own; nothing is written and nothing is evaluated.
 
     Args:
-        model, data, loss, config, **overrides: as in `fit`.
+        model, data, loss, config, **overrides: as in `fit`; keys that only `fit` acts on are refused.
 
     Yields:
         StepInfo after each optimizer step; reading its tensors makes the host wait.
+
+    Raises:
+        HotloopError: as `fit`.
+        CheckStopped: loss or gradient not finite; looked for each `training.log_every` steps and at the end.
     """
     loaded = _loaded(config, overrides)
-    session = assemble.build(loaded, _given(loaded, model, data, None, loss, {}))
-    yield from loop.steps(session.state, session.feed())
+    _refuse_fit_only(loaded)
+    session = assemble.build(loaded, _given(loaded.config, model, data, None, loss, None))
+    yield from loop.watched(session.state, session.feed())
 
 
 def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[Any] = (), **overrides: Any) -> Run:
@@ -167,11 +182,69 @@ def _loaded(config: Mapping[str, Any] | str | Path | None, overrides: Mapping[st
     return load(options_of(Given, FIT), file=file, overrides={**keys, **overrides}, device_kind=_device_kind())
 
 
-def _given(loaded: Loaded, model: nn.Module, data: Any, val: Any, loss: Loss, metrics: Metrics) -> Given:
-    config = loaded.config
-    if config.data.path is not None:
-        raise HotloopError("fit takes its data from the call", where="data.path", fix="leave data.path out")
+def _of_run(path: str | Path, loaded: Loaded) -> Config:
+    """The configuration of the run to go on with, which the call may repeat and not change."""
+    file = RunFolder.open(path).dir / "config.json"
+    saved = read_json(file)
+    if saved.get("task") != FIT:
+        raise HotloopError(
+            f"this is a run of the task '{saved.get('task')}', not of hotloop.fit",
+            where=str(file.parent),
+            fix=f"hotloop resume {file.parent}",
+        )
+    refuse_changes(loaded, saved, "leave these out of the call, or train a new run (no resume_from_checkpoint)")
+    return read_saved(file, options_of(Given, FIT))
+
+
+def _refuse_fit_only(loaded: Loaded) -> None:
+    """`steps` writes, evaluates and watches no clock: what asks for that must not be ignored."""
+    asked = [
+        f"{key} ({origin})"
+        for key, origin in loaded.origins.items()
+        if not origin.startswith(("default", "template")) and key.startswith(_FIT_ONLY)
+    ]
+    if loaded.config.optimization.lr_scheduler == "plateau":
+        asked.append("optimization.lr_scheduler=plateau")
+    if asked:
+        raise HotloopError(
+            "hotloop.steps only trains: it evaluates and writes nothing, so these have no effect",
+            where=", ".join(asked),
+            fix="leave them out and do it in your loop, or use hotloop.fit, which they belong to",
+        )
+
+
+def _given(config: Config, model: nn.Module, data: Any, val: Any, loss: Loss, metrics: Metrics | None) -> Given:
+    _check_call(config, model, val, loss, metrics)
     task = Given(config.model, config.data, seed=config.experiment.seed)
-    task.net, task.loss_function, task.metric_functions = model, loss, metrics
+    task.net, task.loss_function, task.metric_functions = model, loss, metrics or {}
     task.given = Splits(data, val)
     return task
+
+
+def _check_call(config: Config, model: Any, val: Any, loss: Any, metrics: Any) -> None:
+    """What is wrong with a call whatever its data holds."""
+    if config.data.path is not None:
+        raise HotloopError("fit takes its data from the call", where="data.path", fix="leave data.path out")
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise HotloopError(f"the model is {kind}, not a torch.nn.Module", where="model", fix="pass a module, built")
+    if not callable(loss):
+        raise HotloopError(f"the loss is a {type(loss).__name__}", where="loss", fix="pass a function (model, batch)")
+    if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(f) for f in metrics.values())):
+        raise HotloopError(
+            f"metrics is a {type(metrics).__name__}, not a dict of functions",
+            where="metrics",
+            fix='name each: metrics={"accuracy": accuracy}, with accuracy(model, batch) -> one value a row',
+        )
+    if val is not None and config.data.val_fraction > 0:
+        raise HotloopError(
+            f"validation data is given twice: val=..., and data.val_fraction={config.data.val_fraction:g} of the rows",
+            where="data.val_fraction",
+            fix="leave one of them out",
+        )
+    if metrics and val is None and config.data.val_fraction == 0:
+        raise HotloopError(
+            "metrics are taken in validation, and there is nothing to validate on",
+            where="metrics",
+            fix="give validation data (val=...), or hold some out: data.val_fraction=0.1",
+        )

@@ -24,11 +24,12 @@ from hotloop.data.source import Source, as_source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import loop, schedule
+from hotloop.engine.blame import telling_whose
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Plan, apply_to_process
 from hotloop.engine.precision import autocast
-from hotloop.engine.probe import look, rehearse
+from hotloop.engine.probe import Facts, look, refuse_lone_rows, rehearse
 from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
@@ -92,13 +93,16 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     """
     config = loaded.config
     require_single_process()
-    device = machine.pick_device(config.training.device)
+    device = _device(config, plan)
     machine.set_deterministic(config.training.deterministic)
     machine.set_threads(plan.threads if plan else config.training.threads)
     machine.seed_everything(config.experiment.seed)
     splits = read_splits(task)
+    if plan is None and splits.val is None:
+        _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
     model = task.model().to(device)
+    model = model if model.training else model.train()  # layers that a person set to eval() stay there
     _set_checkpointing(model, config.optimization.gradient_checkpointing)
     effective = config.training.batch_size * config.training.gradient_accumulation_steps
     sampler = task.sampler(splits.train, effective, config.experiment.seed)
@@ -106,10 +110,7 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     remarks: list[str] = []
     is_new = plan is None
     if plan is None:
-        sections = Sections(config.data, config.training, config.callbacks, config.doctor.on_nan)
-        first = partial(_first_micro_batch, splits.train, sampler, config.training.batch_size, device)
-        probe = lambda precisions: look(task, model, first(), device, precisions)  # noqa: E731
-        plan, remarks = resolve(sections, device, model, splits.train, sampler, probe)
+        plan, remarks = _plan(config, task, model, splits.train, sampler, device)
     plan = apply_to_process(plan)
     if plan.resident:
         splits = _on_device(splits, device)
@@ -117,8 +118,23 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
         _require_metrics(config, splits, rehearse(task, model, splits.val, plan))
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
-    remarks += schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
+    remarks += [*_remarks(config, plan, sampler), *plan.inexact()]
     return Session(config, task, splits, sampler, plan, state, remarks)
+
+
+def _plan(
+    config: Config, task: Task, model: nn.Module, train: Source, sampler: Sampler, device: torch.device
+) -> tuple[Plan, list[str]]:
+    """The plan of a new run, after a look at the loss; and remarks for the user."""
+    sections = Sections(config.data, config.training, config.callbacks, config.doctor.on_nan)
+
+    def probe(precisions: list[str]) -> Facts:
+        batch = _first_micro_batch(train, sampler, config.training.batch_size, device)
+        return look(task, model, batch, device, precisions)
+
+    plan, remarks = resolve(sections, device, model, train, sampler, probe)
+    refuse_lone_rows(task, model, train, sampler, plan)
+    return plan, remarks
 
 
 def read_splits(task: Task) -> Splits:
@@ -141,7 +157,7 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
     mode = None if plan.compile == "default" else plan.compile
     matrix_dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     return TrainState(
-        model if model.training else model.train(),  # layers that a person set to eval() stay there
+        model,
         build_optimizers(model, options, device, matrix_dtype),
         schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
         plan,
@@ -159,13 +175,15 @@ def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[Hooks, observe
     stated, metric = chosen.early_stopping_mode, chosen.early_stopping_metric
     mode = direction.resolve(metric, stated)
     assert mode is not None, "a guard has seen to it"
-    judge = observers.Judge(metric, mode, chosen.min_delta, chosen.early_stopping_patience)
+    judge = observers.Judge(metric, mode, chosen.min_delta, chosen.early_stopping_patience, chosen.save_top_k > 0)
     listed: list[Any] = [observers.Cadence(session.plan, chosen.checkpoint_every == "eval"), judge]
     if config.experiment.stop_at:
         targets = {name: (value, direction.mode_of(name) or mode) for name, value in config.experiment.stop_at.items()}
         listed.append(observers.StopAt(targets))
     if config.optimization.lr_scheduler == "plateau":
-        listed.append(observers.Plateau(config.optimization.plateau_factor, config.optimization.plateau_patience))
+        rate = config.optimization
+        floor = rate.min_lr / rate.learning_rate
+        listed.append(observers.Plateau(rate.plateau_factor, rate.plateau_patience, floor, chosen.min_delta))
     if config.training.max_time is not None:
         listed.append(observers.MaxTime(config.training.max_time))
     listed += [observers.Interrupt(), *(_own_callback(spec) for spec in chosen.user), *extra]
@@ -181,6 +199,36 @@ def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
     _check_schedule(loaded, per_epoch)
     factors = schedule.factors(config.optimization, total_steps(config.training, per_epoch), per_epoch)
     return [(step, factor * config.optimization.learning_rate) for step, factor in enumerate(factors)]
+
+
+def _device(config: Config, plan: Plan | None) -> torch.device:
+    """Where to train: a run that goes on stays on the kind of device that it began on."""
+    if plan is None:
+        return machine.pick_device(config.training.device)
+    try:
+        return machine.pick_device(plan.device)
+    except HotloopError as error:
+        raise HotloopError(
+            f"this run was trained on {plan.device}, and it cannot go on here: {error.what}",
+            where="plan.device",
+            fix=f"resume it on a machine with {plan.device}, or train a new run here",
+        ) from error
+
+
+def _require_no_reader(loaded: Loaded) -> None:
+    """Without a validation part nothing may wait for a validation."""
+    problems = guards.validation_problems(loaded.config, loaded.origins)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _remarks(config: Config, plan: Plan, sampler: Sampler) -> list[str]:
+    """What a person should know of the schedule and of the batches."""
+    lines = schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
+    rows, wanted = len(sampler.indices(0, 0)), sampler.batch_size
+    if rows >= wanted:
+        return lines
+    return [*lines, f"an effective batch of {wanted:,} is more than the data holds: each step sees all {rows:,} rows"]
 
 
 def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:
@@ -208,7 +256,8 @@ def _check_schedule(loaded: Loaded, steps_per_epoch: int) -> None:
 
 def _first_micro_batch(source: Source, sampler: Sampler, size: int, device: torch.device) -> Batch:
     indices = torch.from_numpy(sampler.indices(0, 0)[:size].copy())
-    return move(fetch(source, indices, None), device)
+    with telling_whose("the data"):
+        return move(fetch(source, indices, None), device)
 
 
 def _on_device(splits: Splits, device: torch.device) -> Splits:

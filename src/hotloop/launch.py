@@ -6,32 +6,45 @@ task's assets. A run that dies at any moment is resumed from its newest whole ch
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hotloop import assemble
+from hotloop import assemble, saved
 from hotloop import device as machine
 from hotloop.assemble import Session
 from hotloop.config import to_yaml
 from hotloop.config.arguments import Arguments
 from hotloop.config.load import Loaded
 from hotloop.config.schema import to_plain
+from hotloop.data.fingerprint import fingerprint
 from hotloop.engine import checkpoint, loop
 from hotloop.engine.callbacks import Judge
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Plan
 from hotloop.engine.schedule import OPEN_ENDED
-from hotloop.errors import CheckStopped, HotloopError, Interrupted
+from hotloop.errors import CheckStopped, Interrupted
 from hotloop.runs.recorder import Recorder
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
-from hotloop.saved import ASSETS, FINAL, PLAN, SUMMARY, Run, make_task, read_json, saved_config
+from hotloop.runs.wording import evaluation_warning
+from hotloop.saved import (
+    ASSETS,
+    CONFIG,
+    DATA,
+    FINAL,
+    PLAN,
+    SUMMARY,
+    Run,
+    make_task,
+    read_json,
+    rooted,
+    saved_config,
+)
 from hotloop.task import Task
 from hotloop.track.tensorboard import TensorBoard
 
@@ -59,17 +72,18 @@ def train(
         HotloopError: a fault of configuration, data or disk.
     """
     started = time.time() if started is None else started
-    config = loaded.config
-    task = task or make_task(config)
+    task = task or make_task(loaded.config)
     session = assemble.build(loaded, task)
+    config = session.config = rooted(loaded.config)
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
     folder = RunFolder.create(Path(config.experiment.dir).expanduser(), name)
     folder.hold()
     folder.write_json("environment.json", machine.describe())
     folder.write_json(PLAN, session.plan.to_dict())
     folder.write_json(ASSETS, task.assets())
+    folder.write_json(DATA, _fingerprints(session))
     folder.write_text("config.yaml", to_yaml(config))
-    folder.write_json("config.json", to_plain(config))  # last: a folder with it can be resumed
+    folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes]
     return _conduct(session, folder, reporter or Silent(), notes, callbacks, started, Judged())
 
@@ -81,6 +95,7 @@ class Judged:
     states: list[dict[str, Any]] = field(default_factory=list)  # of the callbacks
     spent: dict[str, float] = field(default_factory=dict)
     outcome: Outcome = field(default_factory=Outcome)
+    scores: dict[int, float] = field(default_factory=dict)  # of the checkpoints so far
     resumed: bool = False
 
 
@@ -106,23 +121,28 @@ def resume(
     folder = RunFolder.open(path)
     folder.hold()
     config = saved_config(folder, task)
-    _refuse_finished(folder)
+    saved.refuse_finished(folder)
     task = task or make_task(config)
     payload, notes = checkpoint.newest_good(folder.checkpoints)
     plan = Plan.from_dict(payload["plan"] if payload else read_json(folder.dir / PLAN))
     session = assemble.build(Loaded(config, {}, (), Arguments()), task, plan=plan)
-    _refuse_other_data(folder, session)
+    per_epoch = session.plan.steps_per_epoch, session.sampler.steps_per_epoch
+    saved.refuse_other_data(folder, per_epoch, task.assets(), _fingerprints(session))
     judged = Judged(resumed=True)
     if payload is not None:
         session.state.load_state_dict(payload)
-        reached = Outcome(train_loss=payload["train_loss"], metrics=payload["metrics"])
-        judged = Judged(payload["callbacks"], payload["seconds"], reached, resumed=True)
+        reached, scores = Outcome(**payload["outcome"]), payload[checkpoint.SCORES]
+        judged = Judged(payload["callbacks"], payload["seconds"], reached, scores, resumed=True)
     step = session.state.step
     folder.truncate_metrics(step)
     folder.truncate_log(step)
-    checkpoint.forget_after(folder.checkpoints, step)
-    where = f"resumed at step {step:,}" if payload else "no checkpoint yet: starting from the first step"
+    where = _where(step, judged.outcome) if payload else "no checkpoint yet: starting from the first step"
     return _conduct(session, folder, reporter or Silent(), [*notes, where], callbacks, started, judged)
+
+
+def _where(step: int, outcome: Outcome) -> str:
+    over = f"training was over at step {step:,} ({outcome.reason}): only the end is still to be written"
+    return over if outcome.reason else f"resumed at step {step:,}"
 
 
 def _conduct(
@@ -136,28 +156,40 @@ def _conduct(
 ) -> Run:
     """Train from the session's state to the end, and write what came of it."""
     config, plan, state = session.config, session.plan, session.state
-    level = config.experiment.log_level
     purge = state.step + 1 if judged.resumed else None
     trackers = [TensorBoard(folder.dir / "tensorboard", purge)] if "tensorboard" in config.experiment.trackers else []
     hooks, judge = assemble.observe(session, [Recorder(folder, reporter, trackers), *callbacks])
-    hooks.load_state_dict(judged.states)
-    reporter.start(
-        f"{config.task} | {folder.dir.name}",
-        [*notes, *plan.lines(), *session.remarks, *(plan.all_lines() if level == "debug" else [])],
-        plan.total_steps if plan.total_steps < OPEN_ENDED else 0,
-        first_step=state.step,
-        memory_total=machine.memory_total(plan.torch_device) if plan.torch_device.type == "cuda" else 0,
-        level=level,
-    )
+    remarks = hooks.load_state_dict(judged.states)
+    if judged.resumed:
+        _keeper(session, folder, judge).restore(state.step, judged.scores)
+    _announce(session, folder, reporter, [*notes, *remarks])
     save = partial(_save, session, folder, hooks, judge, judged.spent)
     evaluate = partial(_evaluate, session, reporter) if session.splits.val is not None else None
     startup = time.time() - started
     reporter.phase("compiling" if plan.compile != "off" else "")
-    outcome = loop.fit(state, session.feed(), hooks, evaluate, save, judged.outcome)
+    outcome = judged.outcome
+    if outcome.reason:  # it had come to its end, and died before that was written down
+        hooks.tell("on_start", state)
+        hooks.tell("on_end", outcome.reason)
+    else:
+        outcome = loop.fit(state, session.feed(), hooks, evaluate, save, outcome)
     if outcome.status == "failed" and not (folder.checkpoints / f"step_{state.step}.pt").exists():
         save(outcome)  # the weights of the step before the fault
     outcome.seconds = _together(judged.spent, outcome)
     return _finish(session, folder, reporter, outcome, judge, startup, started)
+
+
+def _announce(session: Session, folder: RunFolder, reporter: Reporter, notes: Sequence[str]) -> None:
+    """Tell what will be trained, and how."""
+    config, plan, level = session.config, session.plan, session.config.experiment.log_level
+    reporter.start(
+        f"{Path(config.task).name} | {folder.dir.name}",
+        [*notes, *plan.lines(), *session.remarks, *(plan.all_lines() if level == "debug" else [])],
+        plan.total_steps if plan.total_steps < OPEN_ENDED else 0,
+        first_step=session.state.step,
+        memory_total=machine.memory_total(plan.torch_device) if plan.torch_device.type == "cuda" else 0,
+        level=level,
+    )
 
 
 def _evaluate(session: Session, reporter: Reporter) -> dict[str, float]:
@@ -179,11 +211,16 @@ def _save(
         "plan": session.plan.to_dict(),
         "config": to_plain(session.config),
         "callbacks": hooks.state_dict(),
-        "metrics": outcome.metrics,
-        "train_loss": outcome.train_loss,
+        "outcome": _as_kept(outcome),
         "seconds": _together(spent, outcome),
     }
     _keeper(session, folder, judge).save(state.step, payload, metric)
+
+
+def _as_kept(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as a run that goes on from here should begin with; an interruption does not go on."""
+    found = {name: value for name, value in asdict(outcome).items() if name != "seconds"}
+    return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
 
 
 def _finish(
@@ -223,18 +260,16 @@ def _finish(
 def _summary(session: Session, outcome: Outcome, judge: Judge, startup: float, total: float) -> dict[str, Any]:
     """training_summary.json."""
     state, plan = session.state, session.plan
-    best = None
-    if judge.best_value is not None:
-        best = {"metric": judge.metric, "value": judge.best_value, "step": judge.best_step}
     return {
         "status": outcome.status,
         "reason": outcome.reason,
-        "task": session.config.task,
+        "task": Path(session.config.task).name,
         "steps": state.step,
         "epochs": round(state.step / plan.steps_per_epoch, 6),
         "train_loss": outcome.train_loss,
         **outcome.metrics,
-        "best": best,
+        **({"warning": warning} if (warning := evaluation_warning(outcome.metrics)) else {}),
+        "best": judge.verdict,
         "seconds": {"startup": startup, **outcome.seconds, "total": total},
         "effective_batch": plan.effective_batch,
         "peak_memory": machine.peak_memory(plan.torch_device),
@@ -242,34 +277,14 @@ def _summary(session: Session, outcome: Outcome, judge: Judge, startup: float, t
     }
 
 
-def _refuse_finished(folder: RunFolder) -> None:
-    path = folder.dir / SUMMARY
-    if not path.is_file():
-        return
-    summary = read_json(path)
-    if summary.get("status") == "failed":
-        raise HotloopError(
-            f"this run stopped at a fault that the same data and options would meet again: {summary.get('reason')}",
-            where=str(folder.dir),
-            fix="train a new run with a lower rate, a longer warmup, or doctor.on_nan=skip",
-        )
-    if summary.get("status") in ("completed", "stopped"):
-        raise HotloopError(
-            f"this run is over after {summary.get('steps')} steps: {summary.get('reason') or 'it came to its end'}",
-            where=str(folder.dir),
-            fix="train a new one with more steps (training.max_steps or training.num_epochs)",
-        )
-
-
-def _refuse_other_data(folder: RunFolder, session: Session) -> None:
-    """Going on with other data than before would be neither the old run nor a new one."""
-    was, found = session.plan.steps_per_epoch, session.sampler.steps_per_epoch
-    why = f"an epoch has {found:,} steps, it had {was:,}" if found != was else ""
-    if read_json(folder.dir / ASSETS) != json.loads(json.dumps(session.task.assets())):
-        why = f"it gives another {ASSETS} (a vocabulary, say)"
-    if why:
-        fix = "put the data back as it was, or train a new run"
-        raise HotloopError(f"this is not the data that the run was trained on: {why}", where=str(folder.dir), fix=fix)
+def _fingerprints(session: Session) -> dict[str, Any]:
+    """Of the training and the validation part, from where they are."""
+    parts, plan = {"training": session.splits.train, "validation": session.splits.val}, session.plan
+    return {
+        part: fingerprint(source, plan.torch_device if plan.resident and source.nbytes is not None else None)
+        for part, source in parts.items()
+        if source is not None
+    }
 
 
 def _keeper(session: Session, folder: RunFolder, judge: Judge) -> checkpoint.Keeper:

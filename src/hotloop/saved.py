@@ -11,6 +11,7 @@ from torch import nn
 
 from hotloop.config.load import read_saved
 from hotloop.config.schema import Config, TaskOptions
+from hotloop.data.fingerprint import difference
 from hotloop.engine import checkpoint
 from hotloop.errors import HotloopError
 from hotloop.runs.store import RunFolder
@@ -19,6 +20,7 @@ from hotloop.tasks import BUILTIN, task_class
 from hotloop.tasks.own import load_user_task
 
 SUMMARY, PLAN, ASSETS, FINAL = "training_summary.json", "plan.json", "assets.json", "final_model.pt"
+CONFIG, DATA = "config.json", "data.json"
 FIT = "fit"
 """What the configuration of a run of `hotloop.fit` names as its task."""
 
@@ -63,14 +65,15 @@ def make_task(config: Config) -> Task:
 def load_run(path: Path | str) -> Run:
     """A run from its folder: summary, history, and the model with its last weights.
 
-    The model is None where only its maker can build it (a run of `hotloop.fit`) or no weights were saved yet.
+    The model is None where only its maker can build it (a run of `hotloop.fit`, or of `hotloop.train` with a class) or
+    no weights were saved yet.
 
     Raises:
         HotloopError: not a run folder, or a damaged one.
     """
     folder = RunFolder.open(path)
     summary = read_json(folder.dir / SUMMARY) if (folder.dir / SUMMARY).is_file() else {"status": "unfinished"}
-    built = read_json(folder.dir / "config.json").get("task") != FIT and weights_file(folder, "last") is not None
+    built = _is_findable(read_json(folder.dir / CONFIG).get("task")) and weights_file(folder, "last") is not None
     return Run(folder.dir, summary, folder.read_metrics(), saved_model(folder)[1] if built else None)
 
 
@@ -100,16 +103,100 @@ def weights_file(folder: RunFolder, which: str) -> Path | None:
 
 
 def saved_config(folder: RunFolder, task: Task | None) -> Config:
-    """The configuration that a run wrote about itself."""
-    name = read_json(folder.dir / "config.json").get("task", "")
-    if name == FIT and task is None:
+    """The configuration that a run wrote about itself.
+
+    Raises:
+        HotloopError: a damaged file, or a run whose task is not at hand.
+    """
+    name = read_json(folder.dir / CONFIG).get("task", "")
+    if task is None and not _is_findable(name):
+        again = "call hotloop.fit again with the same model and data and resume_from_checkpoint=..."
+        named = f'put the class {name} into a file, and write "task": "FILE.py:{name}" into the run\'s {CONFIG}'
         raise HotloopError(
             "this run was started from Python, and its model and data are not in its folder",
             where=str(folder.dir),
-            fix="call hotloop.fit again with the same model and data and resume_from_checkpoint=...",
+            fix=again if name == FIT else named,
         )
     options = options_of(type(task), name) if task is not None else find_task(name)[0]
-    return read_saved(folder.dir / "config.json", options)
+    return read_saved(folder.dir / CONFIG, options)
+
+
+def _is_findable(name: Any) -> bool:
+    """Whether a task can be found by its name alone."""
+    return isinstance(name, str) and (name in BUILTIN or ".py" in name)
+
+
+def refuse_finished(folder: RunFolder) -> None:
+    """A run that is over does not go on.
+
+    Raises:
+        HotloopError: it came to its end, was stopped, or failed.
+    """
+    path = folder.dir / SUMMARY
+    if not path.is_file():
+        return
+    summary = read_json(path)
+    if summary.get("status") == "failed":
+        raise HotloopError(
+            f"this run stopped at a fault that the same data and options would meet again: {summary.get('reason')}",
+            where=str(folder.dir),
+            fix="train a new run with a lower rate, a longer warmup, or doctor.on_nan=skip",
+        )
+    if summary.get("status") in ("completed", "stopped"):
+        raise HotloopError(
+            f"this run is over after {summary.get('steps')} steps: {summary.get('reason') or 'it came to its end'}",
+            where=str(folder.dir),
+            fix="train a new one with more steps (training.max_steps or training.num_epochs)",
+        )
+
+
+def refuse_other_data(
+    folder: RunFolder, steps_per_epoch: tuple[int, int], assets: dict[str, Any], parts: dict[str, Any]
+) -> None:
+    """Going on with other data than before would be neither the old run nor a new one.
+
+    Args:
+        folder: of the run.
+        steps_per_epoch: what it was, and what it is now.
+        assets: of the task, now.
+        parts: fingerprints of the data, now.
+
+    Raises:
+        HotloopError: the data differs, and where.
+    """
+    was, now = steps_per_epoch
+    why = f"an epoch has {now:,} steps, it had {was:,}" if now != was else ""
+    why = why or difference(read_json(folder.dir / DATA), parts)
+    if read_json(folder.dir / ASSETS) != json.loads(json.dumps(assets)):
+        why = f"it gives another {ASSETS} (a vocabulary, say)"
+    if why:
+        fix = "put the data back as it was, or train a new run"
+        raise HotloopError(f"this is not the data that the run was trained on: {why}", where=str(folder.dir), fix=fix)
+
+
+def rooted(config: Config) -> Config:
+    """The same configuration with files named by whole paths, so that a run can go on from any folder."""
+    data, callbacks = config.data, config.callbacks
+    path = data.path if data.path is None else _whole(data.path)
+    return config.model_copy(
+        update={
+            "task": _whole_spec(config.task),
+            "data": data.model_copy(update={"path": path}),
+            "callbacks": callbacks.model_copy(update={"user": type(callbacks.user)(map(_whole_spec, callbacks.user))}),
+        }
+    )
+
+
+def _whole(path: str) -> str:
+    """A path of something that is there as a whole one; anything else (a name, an address) as it is."""
+    found = Path(path).expanduser()
+    return str(found.absolute()) if found.exists() else path
+
+
+def _whole_spec(spec: str) -> str:
+    """FILE.py:NAME with the whole path of the file."""
+    file, colon, name = spec.rpartition(":")
+    return f"{_whole(file)}:{name}" if colon and file.endswith(".py") else spec
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -218,6 +219,8 @@ def assert_same() -> Callable[..., None]:
             one, two = (torch.load(place / name, weights_only=True) for place in (run, other))
             for part in ("seconds", "plan"):
                 one.pop(part, None), two.pop(part, None)
+            for config in (one.get("config"), two.get("config")):
+                config and config["data"].pop("path")  # each has its own folder
             _same_tensors(one, two, name)
         lines, others = ((place / "metrics.jsonl").read_text().splitlines() for place in (run, other))
         assert [_steady(json.loads(line)) for line in lines] == [_steady(json.loads(line)) for line in others]
@@ -230,6 +233,11 @@ def assert_same() -> Callable[..., None]:
         assert [[line for line in log if line.startswith("step")] for log in logs] == [logs[1][:-1]] * 2
         kept = [sorted(path.name for path in (place / "checkpoints").iterdir()) for place in (run, other)]
         assert stopped or kept[0] == kept[1]
+        scores = [(place / "checkpoints" / "index.json").read_text() for place in (run, other)]
+        assert scores[0] == scores[1]
+        for path in (run / "checkpoints").glob("*.pt"):
+            stated = path.with_name(path.name + ".sha256").read_text()
+            assert stated == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
 
     return compare
 

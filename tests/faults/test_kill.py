@@ -117,7 +117,7 @@ def test_before_the_first_checkpoint_it_starts_from_the_first_step(
     assert_same(run, undisturbed("adamw").run)
 
 
-@pytest.mark.parametrize("rename", range(1, 6))
+@pytest.mark.parametrize("rename", range(1, 7))
 def test_while_the_folder_is_being_made(rename, warm, tiny, place, finish, undisturbed, assert_same, sigkill, tmp_path):
     arguments = [*tiny, OPTIMIZERS["adamw"]]
     place(tmp_path)

@@ -266,11 +266,6 @@ def test_a_frozen_model_is_told(fit) -> None:
         fit(net().requires_grad_(False), DATA, loss=loss, max_steps=2)
 
 
-def test_validation_with_other_names_is_the_persons_own_error(fit) -> None:
-    with pytest.raises(KeyError, match="'y'"):
-        fit(net(), DATA, loss=loss, val={"x": X}, max_steps=2)
-
-
 def test_an_unknown_task_is_told_with_those_there_are() -> None:
     with pytest.raises(HotloopError, match="gpt"):
         hotloop.train("gtp", progress=False)

@@ -14,7 +14,8 @@ def test_a_resumed_run_draws_what_an_undisturbed_one_draws(tiny, assert_equal):
     torch.manual_seed(999)  # a new process starts with another random state
     resumed = tiny.net()
     tiny.go_on(run, resumed)
-    assert before[-14:-4] + tiny.trained == order[-20:]
+    assert len(tiny.trained) < 12  # it did go on
+    assert before[-14:][: 20 - len(tiny.trained)] + tiny.trained == order[-20:]
     assert_equal(resumed, whole)
 
 

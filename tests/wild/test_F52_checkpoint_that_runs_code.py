@@ -51,10 +51,11 @@ def test_it_is_refused_and_nothing_of_it_runs(form, tmp_path):
 
 
 def test_resume_does_not_run_it(tiny, tmp_path):
-    run = tiny.cut(at=12, checkpoint_every=5, keep_last=2)
+    settings = {"checkpoint_every": 5, "keep_last": 2, "eval_every": "off"}
+    run = tiny.cut(at=12, **settings)
     good = torch.load(run / "checkpoints" / "step_10.pt", weights_only=True)
     plant(run / "checkpoints" / "step_10.pt", tmp_path / "trace", payload=good)
-    tiny.go_on(run)
+    tiny.go_on(run, **settings)
     assert not (tmp_path / "trace").exists()
     assert len(tiny.trained) == 15  # from step 5 on
 

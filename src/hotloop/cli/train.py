@@ -110,7 +110,7 @@ def _train(loaded: Loaded, as_json: bool) -> None:
 
     if loaded.arguments.resume_from is not None:
         run = Path(loaded.arguments.resume_from)
-        refuse_changes(loaded, run)
+        refuse_other(loaded, run)
         _resume(run, as_json)
         return
     reporter = Console(sys.stderr if as_json else None)
@@ -135,30 +135,24 @@ def _resume(run: Path, as_json: bool) -> None:
         print_json({"dir": done.dir, **done.summary})
 
 
-def refuse_changes(loaded: Loaded, run: Path) -> None:
-    """A resumed run keeps its configuration: say so where the command line asks for another, rather than ignore it.
+def refuse_other(loaded: Loaded, run: Path) -> None:
+    """A resumed run keeps its task and configuration: say so where the command line asks for others.
 
     Raises:
-        HotloopError: a value that was asked for differs from the run's own.
+        HotloopError: something that was asked for differs from the run's own, or its configuration cannot be read.
     """
-    import json
+    from dataclasses import replace
 
-    from hotloop.config.schema import to_plain
+    from hotloop.config.kept import refuse_changes
     from hotloop.runs.store import RunFolder
+    from hotloop.saved import CONFIG, read_json, rooted
 
     directory = run.parent.parent if run.is_file() else run
-    saved = json.loads((RunFolder.open(directory).dir / "config.json").read_text())
-    wanted = to_plain(loaded.config)
-    quiet = ("default",) if loaded.arguments.templates else ("default", "template")
-    differing = []
-    for key, origin in loaded.origins.items():
-        section, _, name = key.partition(".")
-        own = saved.get(section, {}).get(name)
-        if not origin.startswith(quiet) and wanted[section].get(name) != own:
-            differing.append(f"{key}: {own!r} in the run, {wanted[section].get(name)!r} asked for ({origin})")
-    if differing:
-        fix = f"leave these out, as in `hotloop resume {directory}`, or train a new run"
-        raise HotloopError("a resumed run keeps its own configuration", where="\n    ".join(["", *differing]), fix=fix)
+    saved = read_json(RunFolder.open(directory).dir / CONFIG)
+    wanted, fix = rooted(loaded.config), f"leave these out, as in `hotloop resume {directory}`, or train a new run"
+    if saved.get("task") != wanted.task:
+        raise HotloopError(f"this is a run of the task {saved.get('task')}", where=str(directory), fix=fix)
+    refuse_changes(replace(loaded, config=wanted), saved, fix)
 
 
 def process_start() -> float:

@@ -65,6 +65,14 @@ def schedule_problems(
     return [_problem(config, given, fault) for fault in faults]
 
 
+def validation_problems(config: Config, origins: Mapping[str, str]) -> list[Problem]:
+    """What acts on validations where the data has turned out to have no validation part."""
+    given = {key: Given(value_of(config, key), origin) for key, origin in origins.items() if origin != "default"}
+    why = "acts on validations, and there is nothing to validate on"
+    fix = "give validation data (val=... in hotloop.fit), or hold some out: data.val_fraction=0.1"
+    return [_problem(config, given, Fault((key,), why, fix)) for key in _readers(config)]
+
+
 def _problem(config: Config, given: Mapping[str, Given], fault: Fault) -> Problem:
     key = fault.keys[0]
     origin = given[key].origin if key in given else "default"
@@ -183,16 +191,19 @@ def goal_has_a_direction(config: Config) -> Iterator[Fault]:
             yield Fault(("experiment.stop_at",), why, fix)
 
 
-def validation_feeds_its_readers(config: Config) -> Iterator[Fault]:
-    """Early stopping, stop_at and plateau act on validations, so there must be some during the run."""
-    if config.training.eval_every != "off":
-        return
+def _readers(config: Config) -> list[str]:
+    """The knobs in use that act on validations."""
     readers = {
         "callbacks.early_stopping_patience": config.callbacks.early_stopping_patience is not None,
         "experiment.stop_at": bool(config.experiment.stop_at),
         "optimization.lr_scheduler": config.optimization.lr_scheduler == "plateau",
     }
-    for key in (key for key, reads in readers.items() if reads):
+    return [key for key, reads in readers.items() if reads]
+
+
+def validation_feeds_its_readers(config: Config) -> Iterator[Fault]:
+    """Early stopping, stop_at and plateau act on validations, so there must be some during the run."""
+    for key in _readers(config) if config.training.eval_every == "off" else ():
         why = "acts on validations, and training.eval_every is off"
         yield Fault((key, "training.eval_every"), why, "set training.eval_every to a number of steps or to epoch")
 

@@ -62,6 +62,7 @@ NEEDS = (
     Needs("data.num_workers", "data that is not resident on the device", _streams, _RESIDENT),
     Needs("data.pin_memory", "data that is not resident on the device", _streams, _RESIDENT),
     Needs("data.prefetch", "data that is not resident on the device", _streams, _RESIDENT),
+    Needs("data.prefetch", "workers", lambda c: c.data.num_workers != 0, "data.num_workers"),
 )
 
 

@@ -49,7 +49,7 @@ class DataSection(Section):
         "auto", "Processes that read data; 0 reads in the training process.", unit="processes"
     )
     pin_memory: Switch = knob("auto", "Page-locked host memory for faster copies to a GPU.")
-    prefetch: Count = knob(2, "Batches made ready ahead of the step.", unit="batches")
+    prefetch: Positive = knob(2, "With workers: batches that each makes ready ahead of the step.", unit="batches")
     resident: Switch = knob("auto", "Keep the whole data set on the device; auto does where it fits.")
 
 

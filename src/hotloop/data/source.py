@@ -100,7 +100,7 @@ class ArraySource:
 
     def to(self, device: torch.device) -> TensorSource:
         return TensorSource(
-            {name: torch.from_numpy(np.array(array)).to(device) for name, array in self._arrays.items()}
+            {name: torch.from_numpy(np.array(array, order="C")).to(device) for name, array in self._arrays.items()}
         )
 
 
@@ -213,7 +213,8 @@ def as_source(data: Any) -> Source:
         return data
     if isinstance(data, (Tensor, np.ndarray)):
         data = {"x": data}
-    if isinstance(data, tuple) and data and all(isinstance(part, (Tensor, np.ndarray)) for part in data):
+    pair = isinstance(data, list) and len(data) in (2, 3)  # a longer list is one item a row
+    if (isinstance(data, tuple) or pair) and data and all(isinstance(part, (Tensor, np.ndarray)) for part in data):
         data = dict(zip(["x", *[f"x{n}" for n in range(2, len(data))], "y"][: len(data)], data, strict=True))
     if isinstance(data, Mapping):
         return _from_mapping(data)
@@ -236,4 +237,10 @@ def _from_mapping(data: Mapping[str, Any]) -> Source:
     for name, value in data.items():
         if isinstance(value, np.ndarray):
             _check_numeric(name, value)
-    return TensorSource({n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in data.items()})
+    tensors = {n: torch.from_numpy(_forward(v)) if isinstance(v, np.ndarray) else v for n, v in data.items()}
+    return TensorSource(tensors)
+
+
+def _forward(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array with strides that torch can read: x[::-1] runs backwards."""
+    return np.ascontiguousarray(array) if any(stride < 0 for stride in array.strides) else array

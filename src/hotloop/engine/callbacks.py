@@ -39,18 +39,23 @@ class Judge(Callback):
     Args:
         metric: such as eval_loss.
         mode: min or max.
-        min_delta: smallest change that counts as better.
+        min_delta: smallest change that counts as better for `patience`; the best is the best, however close.
         patience: evaluations without a better one before stopping; None never stops.
+        save: ask for a checkpoint of the best, so that no cadence can miss it.
     """
 
-    def __init__(self, metric: str, mode: str, min_delta: float = 0.0, patience: int | None = None) -> None:
+    def __init__(
+        self, metric: str, mode: str, min_delta: float = 0.0, patience: int | None = None, save: bool = False
+    ) -> None:
         self.metric, self._sign, self._delta, self._patience = (
             metric,
             1.0 if mode == "min" else -1.0,
             min_delta,
             patience,
         )
+        self._save = save
         self.best, self.best_step, self.waited = math.inf, 0, 0
+        self._to_beat = math.inf  # the last value that counted as better
 
     @property
     def sign(self) -> float:
@@ -64,24 +69,35 @@ class Judge(Callback):
                 fix=f"choose one of {', '.join(metrics)}",
             )
         value = self._sign * metrics[self.metric]
-        if value < self.best - self._delta:  # NaN is never better
-            self.best, self.best_step, self.waited = value, info.step, 0
-            return Ask(best=True)
-        self.waited += 1
+        finite = math.isfinite(value)  # a score of inf is no better than NaN
+        best, better = finite and value < self.best, finite and value < self._to_beat - self._delta
+        if best:
+            self.best, self.best_step = value, info.step
+        self._to_beat, self.waited = (value, 0) if better else (self._to_beat, self.waited + 1)
+        ask = Ask(best=True, save=self._save) if best else None
         if self._patience is not None and self.waited >= self._patience:
-            return Ask(stop=f"{self.metric} has not been better for {self.waited} evaluations", save=True)
-        return None
+            stop = Ask(stop=f"{self.metric} has not been better for {self.waited} evaluations", save=True)
+            return stop if ask is None else ask | stop
+        return ask
 
     @property
     def best_value(self) -> float | None:
         """The best value of the metric so far, None before the first."""
         return self._sign * self.best if math.isfinite(self.best) else None
 
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """The best so far as the summary tells it, None before the first."""
+        value = self.best_value
+        return None if value is None else {"metric": self.metric, "value": value, "step": self.best_step}
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        state = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        return {**state, "to_beat": self._to_beat}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
+        self._to_beat = state.get("to_beat", self.best)
 
 
 class StopAt(Callback):
@@ -102,32 +118,43 @@ class StopAt(Callback):
                     where="experiment.stop_at",
                     fix=f"choose one of {', '.join(metrics)}",
                 )
-            if metrics[metric] <= target if mode == "min" else metrics[metric] >= target:
-                return Ask(stop=f"{metric} {metrics[metric]:.4f} reached {target:g}", save=True)
+            value = metrics[metric]
+            if math.isfinite(value) and (value <= target if mode == "min" else value >= target):
+                return Ask(stop=f"{metric} {value:.4f} reached {target:g}", save=True)
         return None
 
 
 class Plateau(Callback):
-    """Reduce-on-plateau: scale the rest of the schedule when evaluations stop getting better."""
+    """Reduce-on-plateau: scale the rest of the schedule when evaluations stop getting better.
 
-    def __init__(self, factor: float, patience: int) -> None:
-        self._factor, self._patience, self._best, self._waited = factor, patience, math.inf, 0
+    Args:
+        factor: the rate is multiplied by this.
+        patience: evaluations without a better one before that.
+        floor: lowest rate, as a share of the peak (min_lr / learning_rate).
+        min_delta: smallest change that counts as better.
+    """
+
+    def __init__(self, factor: float, patience: int, floor: float = 0.0, min_delta: float = 0.0) -> None:
+        self._factor, self._patience, self._floor, self._delta = factor, patience, floor, min_delta
+        self._best, self._waited, self._scale = math.inf, 0, 1.0
 
     def on_evaluate(self, info: StepInfo, metrics: Mapping[str, float]) -> Ask | None:
-        if metrics["eval_loss"] < self._best:
+        if metrics["eval_loss"] < self._best - self._delta:
             self._best, self._waited = metrics["eval_loss"], 0
             return None
         self._waited += 1
         if self._waited <= self._patience:
             return None
         self._waited = 0
-        return Ask(rate_factor=self._factor)
+        before, self._scale = self._scale, max(self._scale * self._factor, min(self._floor, self._scale))
+        reached = self._scale > before * self._factor
+        return Ask(rate_factor=self._scale / before if reached else self._factor)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best, "waited": self._waited}
+        return {"best": self._best, "waited": self._waited, "scale": self._scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._best, self._waited = state["best"], state["waited"]
+        self._best, self._waited, self._scale = state["best"], state["waited"], state.get("scale", 1.0)
 
 
 class MaxTime(Callback):

@@ -2,16 +2,19 @@
 
 A checkpoint is one file of tensors and plain values. Its SHA-256 lies beside it (`step_N.pt.sha256`, the format of
 sha256sum) and is written before the checkpoint appears under its name. `last.pt` and `best_model.pt` are further names
-of the same files. Nothing is deleted before what replaces it is safe on the disk.
+of the same files. Nothing is deleted before what replaces it is safe on the disk. A checkpoint knows the scores up to
+its step, so that everything beside it can be put right from it alone, wherever the process died.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +27,7 @@ from hotloop.errors import HotloopError
 _STEP = re.compile(r"step_(\d+)\.pt")
 _SUM = ".sha256"
 LAST, BEST, INDEX = "last.pt", "best_model.pt", "index.json"
+SCORES = "scores"
 Payload = dict[str, Any]
 
 
@@ -38,7 +42,7 @@ def save(path: Path, payload: Payload) -> None:
         file.flush()
         file.seek(0)
         digest = _sha256(file)
-        write_atomic(path.with_name(path.name + _SUM), f"{digest}  {path.name}\n".encode())
+        write_atomic(_sum_of(path), f"{digest}  {path.name}\n".encode())
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Payload:
@@ -74,21 +78,37 @@ def _sha256(file: BinaryIO) -> str:
 def verify(path: Path) -> None:
     """Check a file against the checksum beside it, if there is one.
 
+    `last.pt` and `best_model.pt` may be any of the folder's checkpoints: a process can die between naming one so and
+    writing the checksum of that name.
+
     Raises:
         HotloopError: missing, unreadable or changed since it was written.
     """
     if not path.is_file():
         raise HotloopError(f"no checkpoint at {path}", where=str(path), fix="look into the run's folder checkpoints/")
-    beside = path.with_name(path.name + _SUM)
+    others = path.parent.glob(f"step_*.pt{_SUM}") if path.name in (LAST, BEST) else ()
     with telling("read", path):
         if path.stat().st_size == 0:
             raise _damaged(path, "it is empty")
-        if beside.is_file():
-            stated = beside.read_text(encoding="utf-8").split()
-            with open(path, "rb") as file:
-                actual = _sha256(file)
-            if not stated or stated[0] != actual:
-                raise _damaged(path, "its checksum does not match")
+        beside = [file for file in (_sum_of(path), *others) if file.is_file()]
+        if beside and _digest(path) not in {_stated(file) for file in beside}:
+            raise _damaged(path, "its checksum does not match")
+
+
+def _sum_of(path: Path) -> Path:
+    """Where the checksum of a file is."""
+    return path.with_name(path.name + _SUM)
+
+
+def _stated(sum_file: Path) -> str:
+    """The checksum that a file of checksums states, "" where it holds or is none."""
+    words = sum_file.read_text(encoding="utf-8", errors="replace").split() if sum_file.is_file() else []
+    return words[0] if words else ""
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return _sha256(file)
 
 
 def _damaged(path: Path, why: str) -> HotloopError:
@@ -108,24 +128,24 @@ def newest_good(folder: Path, device: torch.device | str = "cpu") -> tuple[Paylo
         (payload, remarks); the payload is None where the folder holds none yet.
 
     Raises:
-        HotloopError: there are checkpoints and all are damaged.
+        HotloopError: there are checkpoints and none can be used.
     """
     candidates = sorted((p for p in folder.glob("step_*.pt") if step_of(p) >= 0), key=step_of, reverse=True)
-    remarks: list[str] = []
+    faults: list[str] = []
     for path in candidates:
         try:
             payload = load(path, device)
         except HotloopError as error:
-            remarks.append(f"{error.what}: falling back to the one before")
+            faults.append(error.what)
             continue
-        return payload, remarks
+        return payload, [f"{fault}: falling back to the one before" for fault in faults]
     if candidates:
         raise HotloopError(
-            f"all {len(candidates)} checkpoints are damaged: {'; '.join(p.name for p in candidates)}",
+            f"none of the {len(candidates)} checkpoints can be used: {'; '.join(faults)}",
             where=str(folder),
             fix="start the run again; metrics and configuration are still there",
         )
-    return None, remarks
+    return None, []
 
 
 @dataclass
@@ -152,16 +172,57 @@ class Keeper:
             payload: what `load` will give back.
             metric: value of the deciding metric at this step; None where it was not measured.
         """
+        scores = read_scores(self.folder)
+        if metric is not None and math.isfinite(metric):
+            scores[step] = metric
         path = self.folder / f"step_{step}.pt"
-        save(path, payload)
-        scores = {**read_scores(self.folder), **({step: metric} if metric is not None and metric == metric else {})}
-        write_atomic(self.folder / INDEX, json.dumps({str(s): v for s, v in scores.items()}).encode())
-        self._name(path, LAST)
-        ranked = sorted(scores, key=lambda s: (self.sign * scores[s], s))
-        if self.top_k and ranked and ranked[0] == step:
-            self._name(path, BEST)
-        self._drop(keep=set(ranked[: self.top_k]), newest=step)
+        save(path, {**payload, SCORES: scores})
+        self._arrange(step, scores)
         return path
+
+    def restore(self, step: int, scores: Mapping[int, float]) -> None:
+        """Before going on from `step`: leave the folder as it was when the checkpoint of that step had been saved.
+
+        What a later part of the run left behind goes, it will be made again; what the process did not come to do after
+        it wrote step_N.pt is done now.
+
+        Args:
+            step: the step that the run goes on from, 0 without a checkpoint.
+            scores: what that checkpoint holds under `SCORES`.
+        """
+        for path in self.folder.glob("step_*.pt"):
+            if step_of(path) > step:
+                _remove(path)
+        for path in self.folder.glob(f"step_*.pt{_SUM}"):
+            if not path.with_name(path.name.removesuffix(_SUM)).exists():
+                path.unlink()
+        for stray in self.folder.glob(".*.tmp"):
+            stray.unlink(missing_ok=True)
+        best = self._ranked(scores)[:1]
+        if not any((self.folder / f"step_{s}.pt").is_file() or self._is_best(s) for s in best):
+            _remove(self.folder / BEST)  # of a part of the run that will be made again
+        if (self.folder / f"step_{step}.pt").is_file():
+            self._arrange(step, scores)
+
+    def _arrange(self, step: int, scores: Mapping[int, float]) -> None:
+        """Everything that follows from step_N.pt; doing it twice changes nothing."""
+        ranked = self._ranked(scores)
+        write_atomic(self.folder / INDEX, json.dumps({str(s): v for s, v in scores.items()}).encode())
+        self._name(step, LAST)
+        if self.top_k and ranked and (self.folder / f"step_{ranked[0]}.pt").is_file():
+            self._name(ranked[0], BEST)
+        self._drop(keep=set(ranked[: self.top_k]), newest=step)
+
+    def _ranked(self, scores: Mapping[int, float]) -> list[int]:
+        """Steps, the best first; of equal ones the earliest."""
+        return sorted(scores, key=lambda s: (self.sign * scores[s], s))
+
+    def _is_best(self, step: int) -> bool:
+        """Whether best_model.pt is whole and of this step."""
+        try:
+            return bool(load(self.folder / BEST).get("step") == step)
+        except HotloopError:
+            return False
 
     def _drop(self, keep: set[int], newest: int) -> None:
         steps = sorted((step_of(p) for p in self.folder.glob("step_*.pt") if step_of(p) >= 0), reverse=True)
@@ -170,14 +231,20 @@ class Keeper:
             if step not in latest and step not in keep:
                 _remove(self.folder / f"step_{step}.pt")
 
-    def _name(self, path: Path, name: str) -> None:
-        """Let `name` be the same file as `path`: a hard link where the file system has them, else a copy."""
-        _alias(path, self.folder / name)
-        digest = path.with_name(path.name + _SUM).read_text(encoding="utf-8").split()[0]
-        write_atomic(self.folder / (name + _SUM), f"{digest}  {name}\n".encode())
+    def _name(self, step: int, name: str) -> None:
+        """Let `name` be the same file as step_N.pt: a hard link where the file system has them, else a copy."""
+        path, alias = self.folder / f"step_{step}.pt", self.folder / name
+        digest = _stated(_sum_of(path)) or _digest(path)
+        if alias.is_file() and _stated(_sum_of(alias)) == digest:
+            return
+        _sum_of(alias).unlink(missing_ok=True)  # first: a checksum that is there is that of the file beside it
+        _alias(path, alias)
+        write_atomic(_sum_of(alias), f"{digest}  {name}\n".encode())
 
 
 def _alias(path: Path, name: Path) -> None:
+    if name.is_file() and os.path.samefile(path, name):  # a rename onto another name of the same file does nothing
+        return
     temporary = name.with_name(f".{name.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -191,7 +258,7 @@ def _alias(path: Path, name: Path) -> None:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-    path.with_name(path.name + _SUM).unlink(missing_ok=True)
+    _sum_of(path).unlink(missing_ok=True)
 
 
 def read_scores(folder: Path) -> dict[int, float]:
@@ -201,14 +268,3 @@ def read_scores(folder: Path) -> dict[int, float]:
         return {int(step): float(value) for step, value in stored.items()}
     except (OSError, ValueError, AttributeError):  # absent, or damaged: then no old checkpoint counts as best
         return {}
-
-
-def forget_after(folder: Path, step: int) -> None:
-    """Before going on from `step`: remove what a later part of the run left behind; it will be made again."""
-    for path in folder.glob("step_*.pt"):
-        if step_of(path) > step:
-            _remove(path)
-    kept = {saved: value for saved, value in read_scores(folder).items() if saved <= step}
-    write_atomic(folder / INDEX, json.dumps({str(saved): value for saved, value in kept.items()}).encode())
-    for stray in folder.glob(".*.tmp"):
-        stray.unlink(missing_ok=True)

@@ -6,11 +6,13 @@ it has any, is in the checkpoint. Steps are optimizer steps, counted from 1.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
 from hotloop.engine.state import TrainState
 from hotloop.errors import HotloopError
@@ -149,12 +151,64 @@ class Hooks:
         return joined
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [c.state_dict() if hasattr(c, "state_dict") else {} for c in self.callbacks]
+        """Each callback's state with its class's name.
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for callback, state in zip(self.callbacks, states, strict=False):
-            if state:
-                callback.load_state_dict(state)
+        Raises:
+            HotloopError: a callback's state is more than plain values and tensors.
+        """
+        return [{"name": type(c).__name__, "state": _state_of(c)} for c in self.callbacks]
+
+    def load_state_dict(self, stored: list[dict[str, Any]]) -> list[str]:
+        """Give each callback its state back: the k-th of a class gets what the k-th of that class had.
+
+        Returns:
+            A line for each state that no callback took.
+        """
+        left = list(self.callbacks)
+        remarks = []
+        for one in stored:
+            taker = next((c for c in left if type(c).__name__ == one["name"]), None)
+            if taker is not None:
+                left.remove(taker)
+                if one["state"]:
+                    taker.load_state_dict(one["state"])
+            elif one["state"]:
+                remarks.append(f"the state of the callback {one['name']} is left out: the run has no such callback now")
+        return remarks
+
+
+_PLAIN = (type(None), bool, int, float, str)
+
+
+def _state_of(callback: Any) -> dict[str, Any]:
+    if not (hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")):
+        return {}
+    name, state = type(callback).__name__, callback.state_dict()
+    if not isinstance(state, dict):
+        raise _not_plain(name, f"is a {type(state).__name__}, not a dict")
+    found: dict[str, Any] = _plain(state, name, "")
+    return found
+
+
+def _plain(value: Any, owner: str, place: str) -> Any:
+    """`value` as a checkpoint can hold it and give it back without running code."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) in _PLAIN or type(value) in (Tensor, nn.Parameter):
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, owner, f"{place}[{number}]") for number, item in enumerate(value))
+    if type(value) in (dict, OrderedDict) and all(type(key) in _PLAIN for key in value):
+        return {key: _plain(item, owner, f"{place}[{key!r}]") for key, item in value.items()}
+    raise _not_plain(owner, f"holds a {type(value).__name__}{f' at {place}' if place else ''}")
+
+
+def _not_plain(owner: str, what: str) -> HotloopError:
+    return HotloopError(
+        f"the state_dict of the callback {owner} {what}, which a checkpoint cannot hold",
+        where="callbacks",
+        fix="give a dict of None, bool, int, float, str, list, tuple, dict and tensors (an array as its .tolist())",
+    )
 
 
 def _hooks_of(callback: Any) -> list[tuple[str, Callable[..., Any]]]:

@@ -25,6 +25,7 @@ from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import plain_tallies, rows_of
 from hotloop.engine.state import Readout, TrainState
 from hotloop.engine.step import train_step
+from hotloop.errors import CheckStopped
 from hotloop.task import Batch, Tally, Task
 
 
@@ -60,6 +61,46 @@ def steps(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
         loss, norm = train_step(state, batch)
         state.step += 1
         yield StepInfo(state.step, state.step / plan.steps_per_epoch, loss, norm, rows_of(batch), state)
+
+
+def watched(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
+    """`steps` for a loop that does not look itself: at every log point and at the end, stop at values not finite.
+
+    Raises:
+        CheckStopped: with the step whose values were not finite; the weights are those of the step before.
+    """
+    stall, plan = _Stall(state), state.plan
+    for info in steps(state, feed):
+        if info.step % plan.log_every == 0 or info.step == plan.total_steps:
+            readout = state.read(reset=False)
+            if fault := stall.fault(info.step, readout, info.step == plan.total_steps):
+                state.step = readout.held_at - 1 if readout.held_at else state.step
+                raise CheckStopped(
+                    fault,
+                    where=f"step {readout.held_at or info.step}",
+                    fix="the weights are those of the last good step; try a lower learning rate or a longer warmup",
+                )
+        yield info
+
+
+class _Stall:
+    """Tells whether training came to nothing: a value that was not finite, or no update for a long time."""
+
+    PATIENCE = 50  # steps
+
+    def __init__(self, state: TrainState) -> None:
+        self._applied, self._since = state.counted, state.step
+
+    def fault(self, step: int, readout: Readout, ends: bool) -> str:
+        """What is wrong at this look, empty if nothing; `ends` where no further step will follow."""
+        if readout.held_at:
+            return f"loss or gradient not finite at step {readout.held_at}"
+        if readout.applied > self._applied:
+            self._applied, self._since = readout.applied, step
+        idle = step - self._since
+        if idle >= self.PATIENCE or (ends and readout.applied == 0 and idle > 0):
+            return f"loss or gradient not finite in {idle} steps on end (up to step {step}), so no update was made"
+        return ""
 
 
 @torch.no_grad()
@@ -153,9 +194,11 @@ def _act(
     log = ask.log or ask.evaluate  # an evaluation is read beside the training loss of the same step
     readout = info.state.read(reset=log)
     watch.pause()
-    if readout.held_at:
-        outcome.status, outcome.reason = "failed", f"loss or gradient not finite at step {readout.held_at}"
-        info.state.step = readout.held_at - 1  # the weights are those of the step before
+    ends = ask.stop not in ("", "interrupted") or info.step == info.state.plan.total_steps
+    if fault := watch.stall.fault(info.step, readout, ends):
+        outcome.status, outcome.reason = "failed", fault
+        if readout.held_at:
+            info.state.step = readout.held_at - 1  # the weights are those of the step before
         return
     if log:
         outcome.train_loss = readout.train_loss
@@ -193,7 +236,7 @@ class _Watch:
         self._device, self._compiled = state.plan.torch_device, state.plan.compile != "off"
         self._train = 0.0
         self._since_record = 0.0
-        self.rows = 0
+        self.rows, self.stall = 0, _Stall(state)
         self._running_since = time.perf_counter()
 
     def timing_compilation(self, stepping: Iterator[StepInfo], outcome: Outcome) -> Iterator[StepInfo]:

@@ -66,6 +66,17 @@ class Plan:
             f"evaluation every {self.eval_every:,} steps in batches of {self.eval_batch}",
         ]
 
+    def inexact(self) -> list[str]:
+        """Why a run that is resumed may not equal an undisturbed one to the bit; empty where it will."""
+        if self.compile == "max-autotune":
+            return ["resuming will not be exact to the bit: compile max-autotune picks its kernels by timing"]
+        if self.torch_device.type == "cuda" and not self.deterministic:
+            return [
+                "resuming may not be exact to the bit: some CUDA kernels add in varying order "
+                "(training.deterministic=true avoids them)"
+            ]
+        return []
+
     def all_lines(self) -> list[str]:
         """Every field, one a line."""
         return [f"plan.{name} = {value}" for name, value in self.to_dict().items()]

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from hotloop import device as machine
 from hotloop.data.loader import fetch, move
+from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
+from hotloop.engine.blame import telling_whose
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows_of, total_weights
@@ -52,7 +54,8 @@ def look(task: Task, model: nn.Module, batch: Batch, device: torch.device, preci
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with machine.undisturbed(device):
-        scalar = _check(task, model, batch, device)
+        with telling_whose("the loss", batch):
+            scalar = _check(task, model, batch, device)
         seconds = _time(task, model, batch, device, precisions)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
@@ -113,8 +116,10 @@ def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[st
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with machine.undisturbed(device), autocast(device, plan.precision):
-        batch = move(fetch(source, torch.arange(size, device=place), None), device)
-        found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
+        with telling_whose("the validation data"):
+            batch = move(fetch(source, torch.arange(size, device=place), None), device)
+        with telling_whose("the loss or a metric, in validation,", batch):
+            found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
     for module, mode in modes:
         module.training = mode
     for name, buffer in model.named_buffers():
@@ -141,3 +146,50 @@ def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, prec
 def couples_the_batch(model: nn.Module) -> bool:
     """Whether a row's output depends on the other rows in training (BatchNorm), so that padding would change it."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def lone_row_steps(sampler: Sampler, plan: Plan) -> list[int]:
+    """Steps of the first epoch (1-based) in which a micro-batch is a single row: of the whole and the last batches."""
+    last = min(sampler.steps_per_epoch, plan.total_steps)
+    rows = {step: len(sampler.indices(0, step - 1)) for step in (1, last)}
+    return sorted(step for step, count in rows.items() if count % plan.micro_batch == 1 or plan.micro_batch == 1)
+
+
+def refuse_lone_rows(task: Task, model: nn.Module, source: Source, sampler: Sampler, plan: Plan) -> None:
+    """Tell before the run that BatchNorm will meet a micro-batch of one row, which it cannot normalise.
+
+    Raises:
+        HotloopError: with the step, and a batch size that fits.
+    """
+    steps = lone_row_steps(sampler, plan) if couples_the_batch(model) else []
+    if not steps:
+        return
+    device = plan.torch_device
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    row = move(fetch(source, torch.from_numpy(sampler.indices(0, 0)[:1].copy()), None), device)
+    try:
+        with machine.undisturbed(device), torch.no_grad(), autocast(device, plan.precision):
+            task.loss(model, row, True)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return  # the step itself will tell
+        rows, size = len(sampler.indices(0, steps[0] - 1)), plan.micro_batch
+        raise HotloopError(
+            f"step {steps[0]} has {rows} rows in micro-batches of {size}, and BatchNorm cannot train on a single row",
+            where="training.batch_size",
+            fix=_even(len(source), plan),
+        ) from error
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def _even(rows: int, plan: Plan) -> str:
+    """A batch size near the one asked for that leaves no single row over, or one row less."""
+    sizes = sorted(range(2, 2 * plan.micro_batch + 4), key=lambda size: abs(size - plan.micro_batch))
+    for size in sizes:
+        effective = size * plan.accumulation
+        left = rows % effective or effective
+        if effective % size != 1 and left % size != 1:
+            return f"use training.batch_size={size}, which leaves no row alone, or data.limit={rows - 1}"
+    return f"drop a row: data.limit={rows - 1}"

@@ -102,7 +102,7 @@ def _feeding(data: DataSection, device: torch.device, train: Source) -> dict[str
     if _resident(data, device, train):
         return {"resident": True, "num_workers": 0, "pin_memory": False, "prefetch": 0}
     workers, pin = _workers(data, device, train), _pin(data.pin_memory, device)
-    return {"resident": False, "num_workers": workers, "pin_memory": pin, "prefetch": data.prefetch}
+    return {"resident": False, "num_workers": workers, "pin_memory": pin, "prefetch": data.prefetch if workers else 0}
 
 
 def total_steps(training: TrainingSection, steps_per_epoch: int) -> int:

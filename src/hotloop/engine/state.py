@@ -156,8 +156,13 @@ class TrainState:
 
     def scale_rates(self, factor: float) -> None:
         """Scale the rest of the schedule, from the next update on (reduce-on-plateau)."""
-        self.rate_scale *= factor
-        self.table.mul_(factor)
+        self._set_rate_scale(self.rate_scale * factor)
+
+    def _set_rate_scale(self, scale: float) -> None:
+        """Work the table out anew from the unscaled factors: the same to the bit however often it was scaled before."""
+        self.rate_scale = scale
+        scaled = torch.tensor([*self._factors, self._factors[-1]], dtype=torch.float64) * scale
+        self.table.copy_(scaled)
 
     def rate_at(self, update: int) -> float:
         """Peak group's learning rate of the `update`-th update, counted from 1."""
@@ -184,7 +189,7 @@ class TrainState:
         self._bind_rates()
         if self.scaler:
             self.scaler.load_state_dict(stored["scaler"])
-        self.scale_rates(stored["rate_scale"])
+        self._set_rate_scale(stored["rate_scale"])
         for name in ("applied", "alive", "held", "loss_sum"):
             getattr(self, name).copy_(stored["counters"][name])
         self.grad_norm = stored["counters"]["grad_norm"].to(self.held.device)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from hotloop.runs.reporter import Reporter
 from hotloop.runs.store import RunFolder
+from hotloop.runs.wording import evaluation_warning
 
 
 class Tracker(Protocol):
@@ -46,6 +47,8 @@ class Recorder:
         if "eval_loss" in record:
             line = f"step {record['step']}: train loss {self._train_loss:.4f}, val loss {record['eval_loss']:.4f}"
             self._folder.log(line)
+            if warning := evaluation_warning(record):
+                self._reporter.note(f"step {record['step']}: {warning}", "warning")
 
     def on_save(self, step: int) -> None:
         for tracker in self._trackers:

@@ -136,7 +136,7 @@ def _info(directory: Path) -> RunInfo:
     seconds = current.get("seconds")
     return RunInfo(
         dir=directory,
-        task=str(summary.get("task") or _read(directory / "config.json").get("task") or ""),
+        task=Path(str(summary.get("task") or _read(directory / "config.json").get("task") or "")).name,
         status=status,
         steps=max(steps, seen.get("step", 0)),
         train_loss=current.get("train_loss"),

@@ -50,12 +50,19 @@ def evaluation_line(record: Mapping[str, Any]) -> str:
     return " | ".join(parts)
 
 
+def evaluation_warning(metrics: Mapping[str, Any]) -> str:
+    """What a person must know of an evaluation whose loss is not a number; empty for a sound one."""
+    loss = metrics.get("eval_loss", 0.0)
+    return "" if math.isfinite(loss) else f"the validation loss is not finite ({loss}): do not use these weights"
+
+
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Word a training_summary.json as (name, value) rows; what is not in it gets no row."""
     metrics = {key: value for key, value in summary.items() if key.startswith("eval_") and key not in _NOT_METRICS}
     candidates = {
         "status": summary.get("status"),
         "reason": summary.get("reason"),
+        "warning": summary.get("warning"),
         "steps": _steps(summary),
         "train loss": _optional(summary.get("train_loss")),
         "eval loss": _optional(summary.get("eval_loss")),

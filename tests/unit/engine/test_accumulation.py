@@ -60,10 +60,10 @@ def gradients(session, count: int = 1) -> list[Tensor]:
     """All gradients of each of the first steps, as the optimizer is given them."""
     found: list[Tensor] = []
 
-    def keep(optimizer, *_) -> None:
+    def keep(optimizer) -> None:
         found.append(torch.cat([p.grad.flatten().double() for g in optimizer.param_groups for p in g["params"]]))
 
-    session.state.optimizers[0].register_step_pre_hook(keep)
+    session.state.updates.insert(0, lambda: keep(session.state.optimizers[0]))  # just before the update
     for info in steps(session.state, session.feed()):
         if info.step == count:
             return found

@@ -51,7 +51,29 @@ def test_a_change_below_min_delta_is_no_improvement() -> None:
     judge = Judge("eval_loss", "min", min_delta=0.1, patience=3)
     asks = judged(judge, [1.0, 0.95, 0.91, 0.905])
     assert asks[-1].stop
-    assert judge.best_value == 1.0  # creeping by less than min_delta does not move what is best
+    assert [bool(ask and ask.best) for ask in asks] == [True, True, True, True]  # but the best is the best
+    assert judge.best_value == 0.905
+
+
+def test_the_best_is_saved_whatever_the_cadence_where_it_is_kept() -> None:
+    assert [ask and ask.save for ask in judged(Judge("eval_loss", "min", save=True), [2.0, 3.0, 1.0])] == [
+        True,
+        None,
+        True,
+    ]
+    assert not judged(Judge("eval_loss", "min"), [2.0])[0].save
+
+
+def test_an_infinite_score_is_no_best_and_no_goal() -> None:
+    assert judged(Judge("eval_f1", "max"), [math.inf], "eval_f1") == [None]
+    assert StopAt({"eval_f1": (0.5, "max")}).on_evaluate(at(1), {"eval_f1": math.inf}) is None
+
+
+def test_plateau_stays_above_its_floor_and_counts_small_changes_as_none() -> None:
+    plateau = Plateau(0.1, patience=0, floor=0.05, min_delta=0.5)
+    asks = [plateau.on_evaluate(at(n), {"eval_loss": value}) for n, value in enumerate([2.0, 1.6, 1.4, 1.4, 1.4])]
+    rates = [ask.rate_factor if ask else 1.0 for ask in asks]
+    assert rates == pytest.approx([1.0, 0.1, 1.0, 0.5, 1.0])
 
 
 def test_nan_is_never_the_best() -> None:

@@ -164,11 +164,11 @@ def test_the_gradient_norm_is_that_before_clipping_and_clipping_holds(build) -> 
     used = []
     session = build(net, {"x": X * 100}, loss, max_grad_norm=0.5, **SHORT)
 
-    def keep(optimizer, *_) -> None:
+    def keep(optimizer) -> None:
         squares = [p.grad.square().sum() for group in optimizer.param_groups for p in group["params"]]
         used.append(float(torch.stack(squares).sum().sqrt()))
 
-    session.state.optimizers[0].register_step_pre_hook(keep)
+    session.state.updates.insert(0, lambda: keep(session.state.optimizers[0]))  # just before the update
     model = net()
     first = {"x": next(session.feed())["x"]}
     gradients = torch.autograd.grad(loss(model, first).mean(), list(model.parameters()))
@@ -219,3 +219,14 @@ def test_a_state_goes_on_to_the_bit_from_its_state_dict(build, tmp_path) -> None
     assert again.state.step == 4
     assert [float(info.loss) for info in loop.steps(again.state, again.feed())] == losses[4:]
     assert all(torch.equal(a, b) for a, b in zip(weights(again.state), weights(through.state), strict=True))
+
+
+def test_a_rate_reduced_twice_goes_on_to_the_bit(build) -> None:
+    """0.7 x 0.7 in float32, factor by factor, is another number than the product."""
+    settings = {**SHORT, "max_steps": 40, "lr_scheduler": "cosine", "learning_rate": 0.1}
+    through, again = (build(net, {"x": X}, loss, **settings).state for _ in range(2))
+    through.scale_rates(0.7)
+    through.scale_rates(0.7)
+    again.load_state_dict(through.state_dict())
+    assert torch.equal(again.table, through.table)
+    assert again.rate_at(7) == through.rate_at(7)
