@@ -63,7 +63,7 @@ class Plan:
             f"effective batch {self.effective_batch} ({split}), {self.total_steps:,} steps "
             f"({epochs:.2f} epochs of {self.steps_per_epoch:,} steps)",
             f"data {'resident on ' + self.device if self.resident else f'from the host, {self.num_workers} workers'}, "
-            f"evaluation every {self.eval_every:,} steps in batches of {self.eval_batch}",
+            f"evaluation {self._evaluations()} in batches of {self.eval_batch}",
         ]
 
     def inexact(self) -> list[str]:
@@ -76,6 +76,9 @@ class Plan:
                 "(training.deterministic=true avoids them)"
             ]
         return []
+
+    def _evaluations(self) -> str:
+        return f"every {self.eval_every:,} steps" if 0 < self.eval_every < self.total_steps else "at the end"
 
     def all_lines(self) -> list[str]:
         """Every field, one a line."""

@@ -23,7 +23,8 @@ from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Task
 
-_ROUNDS = 5
+_ROUNDS = 3
+_SECONDS = 0.25  # a pass that takes longer is timed on fewer rows
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,36 @@ def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[st
 
 
 def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> dict[str, float]:
-    """Shortest pass in each precision, in turn, after one to warm up: the shortest is what noise disturbs least."""
+    """Seconds of a pass in each precision, in turn: the shortest of some, which noise disturbs least.
+
+    A pass that would take long is timed on fewer rows and scaled, so that looking never costs more than a few seconds.
+    """
+    if not precisions:
+        return {}
+    rows = rows_of(batch)
+    few = next(micro_batches(batch, min(2, rows)))
+    _pass(task, model, few, device, precisions[0])  # the first pass of all pays for much that no other does
+    whole = _pass(task, model, few, device, precisions[0]) * rows / rows_of(few)
+    timed = max(2, int(rows * _SECONDS / whole)) if whole > _SECONDS else rows
+    part = next(micro_batches(batch, min(timed, rows)))
     best = dict.fromkeys(precisions, math.inf)
     for round_number in range(_ROUNDS + 1):
         for precision in precisions:
-            started = time.perf_counter()
-            with autocast(device, precision):
-                loss = micro_loss(task, model, {}, batch, total_weights(task, batch))
-            loss.backward()  # type: ignore[no-untyped-call]
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            spent = _pass(task, model, part, device, precision) * rows / rows_of(part)
             if round_number:
-                best[precision] = min(best[precision], time.perf_counter() - started)
+                best[precision] = min(best[precision], spent)
     return best
+
+
+def _pass(task: Task, model: nn.Module, batch: Batch, device: torch.device, precision: str) -> float:
+    """Seconds of one forward and backward pass."""
+    started = time.perf_counter()
+    with autocast(device, precision):
+        loss = micro_loss(task, model, {}, batch, total_weights(task, batch))
+    loss.backward()  # type: ignore[no-untyped-call]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
 
 
 def couples_the_batch(model: nn.Module) -> bool:
