@@ -34,11 +34,12 @@ class LossScale:
 
     def update(self, overflow: Tensor) -> None:
         """Grow or shrink; `overflow` is 0-d float32, 1.0 where this step's gradients were not finite."""
+        # Arithmetic instead of torch.where: a number handed to `where` is copied to the device, and the host waits.
         clean = (self.clean + 1.0) * (1.0 - overflow)
-        grown = clean >= _INTERVAL
-        factor = torch.where(overflow > 0, _BACKOFF, torch.where(grown, _GROWTH, 1.0))
+        grown = (clean >= _INTERVAL).float()
+        factor = (1.0 - (1.0 - _BACKOFF) * overflow) * (1.0 + (_GROWTH - 1.0) * grown)
         self.scale.mul_(factor).clamp_(min=self.lowest)
-        self.clean.copy_(torch.where(grown, torch.zeros_like(clean), clean))
+        self.clean.copy_(clean * (1.0 - grown))
 
     def state_dict(self) -> dict[str, Any]:
         return {"scale": self.scale, "clean": self.clean}

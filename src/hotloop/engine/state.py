@@ -116,7 +116,7 @@ class TrainState:
         fault = overflow
         if self.scaler is not None:
             at_floor = self.scaler.scale <= self.scaler.lowest
-            fault = torch.where((loss * 0.0).ne(0.0) | at_floor, overflow, 0.0)
+            fault = overflow * ((loss * 0.0).ne(0.0) | at_floor)
             self.scaler.update(overflow)
         if self.plan.on_nan == "skip":
             return overflow
@@ -132,7 +132,7 @@ class TrainState:
         self.applied.add_(free)
         if self._may_skip:
             self.alive.add_(self.held == 0)
-            loss = torch.where(free, loss, 0.0)
+            loss = loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) * free  # a skipped step adds nothing
         self.loss_sum.add_(loss)
         self.grad_norm = grad_norm
 
