@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hotloop.errors import HotloopError
 from hotloop.runs.console import Console
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
-from hotloop.saved import FIT, Run, find_task, read_json
+from hotloop.saved import FIT, Run, find_task, read_json, rooted
 from hotloop.task import Batch, LossValues, Splits, Tally, Task, options_of
 
 Loss = Callable[[nn.Module, Batch], LossValues]
@@ -192,7 +193,11 @@ def _of_run(path: str | Path, loaded: Loaded) -> Config:
             where=str(file.parent),
             fix=f"hotloop resume {file.parent}",
         )
-    refuse_changes(loaded, saved, "leave these out of the call, or train a new run (no resume_from_checkpoint)")
+    refuse_changes(
+        replace(loaded, config=rooted(loaded.config)),
+        saved,
+        "leave these out of the call, or train a new run (no resume_from_checkpoint)",
+    )
     return read_saved(file, options_of(Given, FIT))
 
 

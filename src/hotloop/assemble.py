@@ -225,6 +225,8 @@ def _require_no_reader(loaded: Loaded) -> None:
 def _remarks(config: Config, plan: Plan, sampler: Sampler) -> list[str]:
     """What a person should know of the schedule and of the batches."""
     lines = schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
+    if config.training.max_time is not None and plan.total_steps < schedule.OPEN_ENDED:
+        lines.append(f"ends after {plan.total_steps:,} steps or {config.training.max_time:g} s, whichever comes first")
     rows, wanted = len(sampler.indices(0, 0)), sampler.batch_size
     if rows >= wanted:
         return lines

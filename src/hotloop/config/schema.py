@@ -61,7 +61,8 @@ class TrainingSection(Section):
     max_time: Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(gt=0)] | None = (
         knob(
             None,
-            'Training stops after this time; a number of seconds, or text such as "90s", "10m", "1h30m".',
+            'Training stops after this time if it has not ended before; seconds, or text such as "90s" or "1h30m". '
+            "A resumed run counts anew.",
             unit="s",
         )
     )

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hotloop.data.sampler import Indices, Sampler, key_of
 from hotloop.data.source import Source
+from hotloop.errors import HotloopError
 
 Batch = dict[str, Tensor]
 _CHUNK = 8192  # indices worked out at once: their cost is spread over many small steps
@@ -173,7 +174,17 @@ def pinned(batch: Batch, pin: bool) -> Batch:
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """The batch on `device`; copies from pinned memory do not make the host wait."""
-    return {name: _each(value, lambda t: t.to(device, non_blocking=True)) for name, value in batch.items()}
+    return {name: _each(value, partial(_send, device, name)) for name, value in batch.items()}
+
+
+def _send(device: torch.device, name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise HotloopError(
+            f"'{name}' in a batch is a {type(value).__name__}, and only tensors can be trained on",
+            where="the data",
+            fix="leave it out of the items, or turn it into a tensor (text into token ids)",
+        )
+    return value.to(device, non_blocking=True)
 
 
 def _each(value: Any, change: Any) -> Any:

@@ -55,6 +55,7 @@ class TensorSource:
                 f"the tensors differ in their number of rows: {lengths}", fix="give all the same first axis"
             )
         self._tensors = dict(tensors)
+        self._moved: dict[torch.device, TensorSource] = {}
         self._length = next(iter(lengths.values()))
         if self._length == 0:
             raise HotloopError("the data holds no rows", where=", ".join(self._tensors))
@@ -67,7 +68,9 @@ class TensorSource:
         return {name: tensor.index_select(0, indices) for name, tensor in self._tensors.items()}
 
     def to(self, device: torch.device) -> TensorSource:
-        return TensorSource({name: tensor.to(device) for name, tensor in self._tensors.items()})
+        if device not in self._moved:  # two parts of one split share the copy
+            self._moved[device] = TensorSource({name: tensor.to(device) for name, tensor in self._tensors.items()})
+        return self._moved[device]
 
 
 class ArraySource:
@@ -86,6 +89,7 @@ class ArraySource:
                 f"the arrays differ in their number of rows: {lengths}", fix="give all the same first axis"
             )
         self._arrays = dict(arrays)
+        self._moved: dict[torch.device, TensorSource] = {}
         self._length = next(iter(lengths.values()))
         if self._length == 0:
             raise HotloopError("the data holds no rows", where=", ".join(self._arrays))
@@ -99,9 +103,10 @@ class ArraySource:
         return {name: torch.from_numpy(np.ascontiguousarray(array[rows])) for name, array in self._arrays.items()}
 
     def to(self, device: torch.device) -> TensorSource:
-        return TensorSource(
-            {name: torch.from_numpy(np.array(array, order="C")).to(device) for name, array in self._arrays.items()}
-        )
+        if device not in self._moved:  # two parts of one split share the copy
+            copies = {name: torch.from_numpy(np.array(array, order="C")) for name, array in self._arrays.items()}
+            self._moved[device] = TensorSource({name: copy.to(device) for name, copy in copies.items()})
+        return self._moved[device]
 
 
 def _check_numeric(name: str, array: np.ndarray[Any, Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from hotloop.engine.hooks import Ask, Callback, StepInfo
+from hotloop.engine.hooks import INTERRUPTED, Ask, Callback, StepInfo
 from hotloop.engine.plan import Plan
 from hotloop.engine.state import TrainState
 from hotloop.errors import HotloopError
@@ -175,7 +175,7 @@ class MaxTime(Callback):
 class Interrupt(Callback):
     """Ctrl-C and SIGTERM finish the step, save and stop; a second Ctrl-C stops at once."""
 
-    REASON = "interrupted"
+    REASON = INTERRUPTED
 
     def __init__(self) -> None:
         self._asked = False

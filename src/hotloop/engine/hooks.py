@@ -37,12 +37,19 @@ class Ask:
             self.evaluate or other.evaluate,
             self.save or other.save,
             self.best or other.best,
-            self.stop or other.stop,
+            _more_lasting(self.stop, other.stop),
             self.rate_factor * other.rate_factor,
         )
 
 
 NOTHING = Ask()
+INTERRUPTED = "interrupted"
+"""The reason of a stop after which the run can go on; every other reason ends it for good."""
+
+
+def _more_lasting(one: str, other: str) -> str:
+    """Of two reasons to stop after the same step the one that ends the run."""
+    return other if not one or (one == INTERRUPTED and other) else one
 
 
 @dataclass(frozen=True, slots=True)

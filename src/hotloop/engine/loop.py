@@ -19,7 +19,7 @@ from hotloop import device as machine
 from hotloop.data.loader import IndexStream, fetch, move
 from hotloop.data.sampler import Sequential
 from hotloop.data.source import Source
-from hotloop.engine.hooks import Ask, Hooks, Record, StepInfo
+from hotloop.engine.hooks import INTERRUPTED, Ask, Hooks, Record, StepInfo
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import plain_tallies, rows_of
@@ -138,9 +138,10 @@ def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[s
     numbers = sums.tolist()  # the one transfer
     means = {n: s / w if w else math.nan for n, s, w in zip(tallies, numbers[::2], numbers[1::2], strict=True)}
     if "loss" not in means:  # several terms: their sum, as in training
-        terms = {n.removeprefix("loss_"): value for n, value in means.items() if n.startswith("loss_")}
+        weighed = zip(tallies, numbers[1::2], strict=True)
+        terms = {n.removeprefix("loss_"): means[n] for n, weight in weighed if n.startswith("loss_") and weight}
         weights = task.term_weights()
-        means["loss"] = sum(v * weights.get(n, 1.0) for n, v in terms.items() if not math.isnan(v))
+        means["loss"] = sum(v * weights.get(n, 1.0) for n, v in terms.items()) if terms else math.nan
     return means
 
 
@@ -194,7 +195,7 @@ def _act(
     log = ask.log or ask.evaluate  # an evaluation is read beside the training loss of the same step
     readout = info.state.read(reset=log)
     watch.pause()
-    ends = ask.stop not in ("", "interrupted") or info.step == info.state.plan.total_steps
+    ends = ask.stop not in ("", INTERRUPTED) or info.step == info.state.plan.total_steps
     if fault := watch.stall.fault(info.step, readout, ends):
         outcome.status, outcome.reason = "failed", fault
         if readout.held_at:
@@ -208,9 +209,10 @@ def _act(
     if ask.rate_factor != 1.0:
         info.state.scale_rates(ask.rate_factor)
     if ask.stop:
-        outcome.status = "interrupted" if ask.stop == "interrupted" else "stopped"
+        outcome.status = "interrupted" if ask.stop == INTERRUPTED else "stopped"
         outcome.reason = ask.stop
     if ask.save:
+        outcome.seconds["train"] = watch.spent
         save(outcome)
         hooks.tell("on_save", info.step)
     watch.resume()
@@ -234,7 +236,7 @@ class _Watch:
 
     def __init__(self, state: TrainState) -> None:
         self._device, self._compiled = state.plan.torch_device, state.plan.compile != "off"
-        self._train = 0.0
+        self.spent = 0.0  # seconds of training so far
         self._since_record = 0.0
         self.rows, self.stall = 0, _Stall(state)
         self._running_since = time.perf_counter()
@@ -259,13 +261,13 @@ class _Watch:
             **({"skipped_updates": readout.skipped} if readout.skipped else {}),
             "samples_per_second": speed,
             "gpu_memory": machine.memory_used(self._device) if self._device.type == "cuda" else 0,
-            "seconds": self._train,
+            "seconds": self.spent,
         }
 
     def pause(self) -> None:
         """Something other than training begins; the device has been waited for."""
         now = time.perf_counter()
-        self._train += now - self._running_since
+        self.spent += now - self._running_since
         self._since_record += now - self._running_since
         self._running_since = now
 
@@ -275,7 +277,7 @@ class _Watch:
 
     def train_seconds(self) -> float:
         self.pause()
-        return self._train
+        return self.spent
 
 
 def prefixed(metrics: Mapping[str, float], suffix: str = "") -> dict[str, Any]:

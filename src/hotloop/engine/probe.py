@@ -5,12 +5,15 @@ Nothing it does may be seen by the training that follows: gradients are dropped,
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hotloop import device as machine
 from hotloop.data.loader import fetch, move
@@ -33,11 +36,29 @@ class Facts:
 
     Attributes:
         scalar: the loss comes as a mean, without the weight it was taken over.
+        paddable: a row of weight 0 would count nothing: the loss is unreduced, with no weights by term.
         seconds: of one forward and backward pass of a micro-batch, by precision; empty where it was not timed.
     """
 
     scalar: bool
     seconds: dict[str, float]
+    paddable: bool = True
+
+
+@contextlib.contextmanager
+def buffers_put_back(model: nn.Module) -> Iterator[None]:
+    """Buffers afterwards as they were before, whether a pass changed them in place, replaced them or made new ones."""
+    before = [
+        (module._buffers, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
+    try:
+        yield
+    finally:
+        for buffers, name, buffer, value in before:
+            buffers[name] = buffer.copy_(value)
 
 
 def look(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> Facts:
@@ -53,15 +74,12 @@ def look(task: Task, model: nn.Module, batch: Batch, device: torch.device, preci
     Raises:
         HotloopError: the loss has the wrong shape, or does not depend on any parameter.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with machine.undisturbed(device):
+    with buffers_put_back(model), machine.undisturbed(device):
         with telling_whose("the loss", batch):
             scalar = _check(task, model, batch, device)
         seconds = _time(task, model, batch, device, precisions)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
     model.zero_grad(set_to_none=True)
-    return Facts(scalar, seconds)
+    return Facts(scalar, seconds, paddable=not scalar and not isinstance(batch.get("weight"), Mapping))
 
 
 def _check(task: Task, model: nn.Module, batch: Batch, device: torch.device) -> bool:
@@ -113,18 +131,15 @@ def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[st
     """
     device, size = plan.torch_device, min(2, len(source), plan.eval_batch)
     place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    with machine.undisturbed(device), autocast(device, plan.precision):
+    with buffers_put_back(model), machine.undisturbed(device), autocast(device, plan.precision):
         with telling_whose("the validation data"):
             batch = move(fetch(source, torch.arange(size, device=place), None), device)
         with telling_whose("the loss or a metric, in validation,", batch):
             found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
     for module, mode in modes:
         module.training = mode
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
     return {"loss", *found}
 
 
@@ -183,10 +198,9 @@ def refuse_lone_rows(task: Task, model: nn.Module, source: Source, sampler: Samp
     if not steps:
         return
     device = plan.torch_device
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     row = move(fetch(source, torch.from_numpy(sampler.indices(0, 0)[:1].copy()), None), device)
     try:
-        with machine.undisturbed(device), torch.no_grad(), autocast(device, plan.precision):
+        with buffers_put_back(model), machine.undisturbed(device), torch.no_grad(), autocast(device, plan.precision):
             task.loss(model, row, True)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -197,9 +211,6 @@ def refuse_lone_rows(task: Task, model: nn.Module, source: Source, sampler: Samp
             where="training.batch_size",
             fix=_even(len(source), plan),
         ) from error
-    finally:
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
 
 
 def _even(rows: int, plan: Plan) -> str:

@@ -68,7 +68,7 @@ def resolve(
         accumulation=training.gradient_accumulation_steps,
         effective_batch=sampler.batch_size,
         eval_batch=_eval_batch(training),
-        pad_ragged=mode != "off" and not facts.scalar and not couples_the_batch(model),
+        pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),
         steps_per_epoch=per_epoch,
         total_steps=total,
         eval_every=_every(training.eval_every, per_epoch),
