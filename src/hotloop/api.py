@@ -30,7 +30,7 @@ _FIT_ONLY = (
     "callbacks.",
     *("experiment.dir", "experiment.name", "experiment.notes", "experiment.log_level"),
     *("experiment.stop_at", "experiment.trackers"),
-    *("training.eval_every", "training.eval_batch_size", "training.max_time"),
+    *("data.val_fraction", "training.eval_every", "training.eval_batch_size", "training.max_time"),
 )
 """Keys, or beginnings of them, that `steps` does nothing about."""
 

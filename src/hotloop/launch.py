@@ -23,7 +23,7 @@ from hotloop.config.schema import to_plain
 from hotloop.data.fingerprint import fingerprint
 from hotloop.engine import checkpoint, loop
 from hotloop.engine.callbacks import Judge
-from hotloop.engine.hooks import Hooks
+from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Plan
 from hotloop.engine.schedule import OPEN_ENDED
@@ -74,6 +74,7 @@ def train(
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
     session = assemble.build(loaded, task)
+    plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
     config = session.config = rooted(loaded.config)
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
     folder = RunFolder.create(Path(config.experiment.dir).expanduser(), name)

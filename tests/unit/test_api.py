@@ -202,7 +202,6 @@ SAID = [
     ({"x": np.array([[1, "a"]] * 4, dtype=object), "y": np.zeros(4)}, loss, {}, "'x' holds Python objects"),
     ([], loss, {}, "is empty"),
     (None, loss, {}, "data of type NoneType cannot be read"),
-    (DATA, loss, {"val_fraction": 0.001}, "leaves nothing to validate on"),
     (DATA, loss, {"device": "cuda:7"}, "GPU"),
     (DATA, loss, {"max_steps": 10, "warmup_steps": 10}, "never reaches its peak"),
 ]  # fmt: skip
@@ -223,6 +222,11 @@ def test_mistakes_are_told_before_the_first_step(
         next(hotloop.steps(model, data, loss=wrong_loss, **{**STILL, **settings}))
     assert torch.equal(model.weight.detach(), before)
     assert not list(experiments.iterdir())  # no run folder of a run that never was
+
+
+def test_a_share_that_holds_no_row_out_is_told(fit) -> None:
+    with pytest.raises(HotloopError, match="leaves nothing to validate on"):
+        fit(net(), DATA, loss=loss, max_steps=4, batch_size=4, val_fraction=0.001)
 
 
 EVALUATING = [

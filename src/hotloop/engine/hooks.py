@@ -190,30 +190,34 @@ _PLAIN = (type(None), bool, int, float, str)
 def _state_of(callback: Any) -> dict[str, Any]:
     if not (hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")):
         return {}
-    name, state = type(callback).__name__, callback.state_dict()
+    owner, state = f"the callback {type(callback).__name__}", callback.state_dict()
     if not isinstance(state, dict):
-        raise _not_plain(name, f"is a {type(state).__name__}, not a dict")
-    found: dict[str, Any] = _plain(state, name, "")
+        raise _not_plain(owner, f"is a {type(state).__name__}, not a dict")
+    found: dict[str, Any] = plain(state, owner)
     return found
 
 
-def _plain(value: Any, owner: str, place: str) -> Any:
-    """`value` as a checkpoint can hold it and give it back without running code."""
+def plain(value: Any, owner: str, place: str = "") -> Any:
+    """`value` as a checkpoint can hold it and give it back without running code.
+
+    Raises:
+        HotloopError: it holds something else; `owner` says whose state_dict it is.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) in _PLAIN or type(value) in (Tensor, nn.Parameter):
         return value
     if type(value) in (list, tuple):
-        return type(value)(_plain(item, owner, f"{place}[{number}]") for number, item in enumerate(value))
+        return type(value)(plain(item, owner, f"{place}[{number}]") for number, item in enumerate(value))
     if type(value) in (dict, OrderedDict) and all(type(key) in _PLAIN for key in value):
-        return {key: _plain(item, owner, f"{place}[{key!r}]") for key, item in value.items()}
+        return {key: plain(item, owner, f"{place}[{key!r}]") for key, item in value.items()}
     raise _not_plain(owner, f"holds a {type(value).__name__}{f' at {place}' if place else ''}")
 
 
 def _not_plain(owner: str, what: str) -> HotloopError:
     return HotloopError(
-        f"the state_dict of the callback {owner} {what}, which a checkpoint cannot hold",
-        where="callbacks",
+        f"the state_dict of {owner} {what}, which a checkpoint cannot hold",
+        where=owner,
         fix="give a dict of None, bool, int, float, str, list, tuple, dict and tensors (an array as its .tolist())",
     )
 

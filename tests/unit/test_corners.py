@@ -1,4 +1,4 @@
-"""Faults that a second look found: terms that are not finite, stops that meet an interruption, buffers made late."""
+"""Rare meetings: terms that are not finite, a stop beside an interruption, buffers made late, parts of one array."""
 
 from __future__ import annotations
 
@@ -84,3 +84,22 @@ def test_training_time_is_in_the_checkpoint(experiments) -> None:
     run = hotloop.fit(nn.Linear(2, 2), {"x": X}, loss=terms, **SMALL)
     stored = torch.load(run.dir / "checkpoints" / "last.pt", weights_only=True)
     assert 0 < stored["seconds"]["train"] <= run.summary["seconds"]["train"]
+
+
+class WithArray(nn.Linear):
+    def get_extra_state(self) -> object:
+        return np.zeros(2)
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+def test_a_model_whose_checkpoints_could_not_be_read_is_told_before_the_run(experiments) -> None:
+    with pytest.raises(hotloop.HotloopError, match="the state_dict of the model holds a ndarray"):
+        hotloop.fit(WithArray(2, 2), {"x": X}, loss=terms, **SMALL)
+    assert not list(experiments.glob("**/metrics.jsonl"))
+
+
+def test_steps_holds_nothing_out() -> None:
+    with pytest.raises(hotloop.HotloopError, match="no effect"):
+        next(hotloop.steps(nn.Linear(2, 2), {"x": X}, loss=terms, batch_size=8, max_steps=3, val_fraction=0.5))
