@@ -2,19 +2,21 @@
 
 A task names its sources, builds its model and gives UNREDUCED loss values; the engine alone reduces them (sum of
 values x weight over the total weight of the effective batch), so accumulation, padding, masks, ragged batches and
-several ranks are right by one rule. Shapes: B rows, T positions. A batch is a dict of tensors with first axis B.
+several ranks are right by one rule. Weighing and balancing happen to the training source before the task sees a batch,
+so a task's loss knows nothing of them and validation is plain. Shapes: B rows, T positions, C classes. A batch is a
+dict of tensors with first axis B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hotloop.config.schema import DataSection, ModelSection, TaskOptions
+from hotloop.config.schema import DataSection, ModelSection, RowsData, TaskOptions
 from hotloop.data.sampler import Sampler, Shuffle
 from hotloop.data.source import Source, first_rows, hold_out
 
@@ -30,11 +32,26 @@ class Splits:
         train: what the optimizer sees.
         val: the whole validation part, each item once; None trains without validation.
         extra: further evaluation sources; their losses are reported as eval_loss_NAME.
+        test: measured once, after training, with the best weights; reported as test_NAME.
     """
 
     train: Any
     val: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    test: Any = None
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the optimization section says about the training loss; in validation none of it applies.
+
+    Args:
+        label_smoothing: share of each target spread evenly over all classes.
+        focal_gamma: exponent of the focal loss; 0 is plain cross entropy.
+    """
+
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,8 @@ class Tally:
     """A sum and the weight it was summed over, on the device; its mean is exact over uneven batches.
 
     Args:
-        sum: scalar tensor, sum of value x weight.
+        sum: scalar tensor, sum of value x weight; or a table of sums (a confusion matrix, say), of which `Task.scores`
+            makes metrics once all batches are added up.
         weight: scalar tensor, the total weight.
     """
 
@@ -70,7 +88,11 @@ class Task:
     """
 
     Model: ClassVar[type[ModelSection]] = ModelSection
-    Data: ClassVar[type[DataSection]] = DataSection
+    Data: ClassVar[type[DataSection]] = RowsData
+    obeys: ClassVar[frozenset[str]] = frozenset()
+    """Options of the training loss (names of LossOptions) that `loss` applies when training; others are refused."""
+    loss_options: LossOptions = LossOptions()
+    """Set before `loss` is called the first time."""
 
     def __init__(self, model_options: ModelSection, data_options: DataSection, *, seed: int) -> None:
         self.model_options: Any = model_options
@@ -115,6 +137,33 @@ class Task:
     def loss_and_metrics(self, model: nn.Module, batch: Batch) -> tuple[LossValues, dict[str, Tally]]:
         """What an evaluation batch gives: the plain loss and the metrics. Override it to share one forward pass."""
         return self.loss(model, batch, False), self.metrics(model, batch)
+
+    def scores(self, tables: dict[str, Tensor]) -> dict[str, float]:
+        """Metrics made of the tables that `metrics` gave, added up over the whole evaluation (CPU, float64)."""
+        return {}
+
+    def class_names(self) -> Sequence[str]:
+        """What the classes of the column y are called, for messages; empty takes their numbers."""
+        return ()
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Outputs and, where the batch has them, targets of each row, for `conclude`; empty where there is nothing."""
+        return {}
+
+    def conclude(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
+        """What the summary says of the best weights, JSON-ready.
+
+        Args:
+            parts: "val" and "test", where there is one: what `predict` gave for every row, on the CPU.
+        """
+        return {}
+
+    def baselines(self, splits: Splits) -> dict[str, dict[str, float]]:
+        """Simple predictors to beat, fitted on the training part only: name -> metric (without eval_) -> value.
+
+        Called once before training with the sources on the CPU; metrics of the test part are named test_METRIC.
+        """
+        return {}
 
     def sampler(self, source: Source, batch_size: int, seed: int) -> Sampler:
         """The order in which training sees its items."""

@@ -36,7 +36,7 @@ PLANNED = {
     "data": "train_path val_path test_path split folds min_length max_length balance_sampler use_sample_weights "
     "weights_clip weights_normalize on_conflict",
     "training": "auto_batch_size capture parallel tune ema",
-    "optimization": "class_weights label_smoothing focal_gamma layerwise_decay",
+    "optimization": "layerwise_decay",
     "memory": "budget recover on_batchnorm offload",
     "doctor": "preflight health_every",
 }

@@ -17,6 +17,7 @@ from hotloop.config.section import knob as knob
 
 Auto = Literal["auto"]
 Switch = Literal["auto", "on", "off"]
+Weighing = Literal["none", "auto", "auto_sqrt", "effective_number"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z_][\w./-]*$")]
@@ -51,6 +52,31 @@ class DataSection(Section):
     pin_memory: Switch = knob("auto", "Page-locked host memory for faster copies to a GPU.")
     prefetch: Positive = knob(2, "With workers: batches that each makes ready ahead of the step.", unit="batches")
     resident: Switch = knob("auto", "Keep the whole data set on the device; auto does where it fits.")
+
+
+class RowsData(DataSection):
+    """Data of separate rows that may have a class each (column y): how they are split, balanced and weighed."""
+
+    split: Literal["random", "stratified", "group", "time"] = knob(
+        "random",
+        "How rows are held out: at random, each class by its share, whole groups (column group), or the last ones.",
+    )
+    folds: Annotated[int, Field(ge=2)] | None = knob(
+        None, "Cross-validation in this many parts, instead of val_fraction.", unit="folds"
+    )
+    fold: Positive | None = knob(None, "With folds: train this one only, from 1 on; null trains all of them in turn.")
+    balance_sampler: bool = knob(False, "Draw every class equally often; a rare row is then seen several times.")
+    use_sample_weights: bool = knob(False, "Weigh each training row by the column sample_weight.")
+    weights_clip: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] = knob(
+        (0.1, 10.0), "Sample weights are clipped to this range, before they are normalised."
+    )
+    weights_normalize: Literal["mean_to_1", "none"] = knob(
+        "mean_to_1", "Scale the clipped sample weights so that their mean is 1."
+    )
+    on_conflict: Literal["stop", "sampler_wins"] = knob(
+        "stop",
+        "When balance_sampler, class weights and sample weights would multiply: stop, or keep the sampler alone.",
+    )
 
 
 class TrainingSection(Section):
@@ -125,6 +151,15 @@ class OptimizationSection(Section):
     polynomial_power: float = knob(2.0, "polynomial: exponent of the decay; 1 is linear.", gt=0)
     plateau_factor: float = knob(0.5, "plateau: the rate is multiplied by this.", gt=0, lt=1)
     plateau_patience: int = knob(3, "plateau: validations without improvement before that.", unit="validations", ge=0)
+    class_weights: (
+        Literal["none", "auto", "auto_sqrt", "effective_number"] | tuple[Annotated[float, Field(ge=0)], ...]
+    ) = knob(
+        "none",
+        "Weight of each class in the training loss: inverse to its count (auto), to the root of it (auto_sqrt), to "
+        "the effective number of samples (effective_number), or a list with one number a class.",
+    )
+    label_smoothing: float = knob(0.0, "Share of each target that is spread over all classes.", ge=0, lt=1)
+    focal_gamma: float = knob(0.0, "Focal loss: rows that are already right count less; 0 is plain.", ge=0, le=10)
     gradient_checkpointing: bool = knob(False, "Recompute activations in the backward pass: less memory, more time.")
 
 
