@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from hotloop.errors import HotloopError
@@ -11,8 +12,17 @@ if TYPE_CHECKING:
     from hotloop.config.schema import TaskOptions
     from hotloop.task import Task
 
-BUILTIN: dict[str, str] = {"gpt": "character or byte-pair language model on a text"}
+BUILTIN: dict[str, str] = {
+    "gpt": "character or byte-pair language model on a text",
+    "forecast": "LSTM, GRU or Transformer on market bars and other series",
+}
 """Name of each built-in task -> one line that says what it is."""
+
+
+_CLASSES = {
+    "gpt": "Gpt",
+    "forecast": "Forecast",
+}
 
 
 def _known(name: str) -> None:
@@ -31,9 +41,7 @@ def options_of(name: str) -> TaskOptions:
         HotloopError: no built-in task has this name.
     """
     _known(name)
-    from hotloop.tasks.gpt.options import OPTIONS
-
-    return {"gpt": OPTIONS}[name]
+    return import_module(f"hotloop.tasks.{name}.options").OPTIONS  # type: ignore[no-any-return]
 
 
 def task_class(name: str) -> type[Task]:
@@ -43,6 +51,4 @@ def task_class(name: str) -> type[Task]:
         HotloopError: no built-in task has this name.
     """
     _known(name)
-    from hotloop.tasks.gpt.task import Gpt
-
-    return {"gpt": Gpt}[name]
+    return getattr(import_module(f"hotloop.tasks.{name}.task"), _CLASSES[name])  # type: ignore[no-any-return]
