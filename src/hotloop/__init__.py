@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hotloop.api import steps as steps
     from hotloop.api import train as train
     from hotloop.data.source import Source as Source
+    from hotloop.data.table import from_table as from_table
     from hotloop.engine.hooks import Callback as Callback
     from hotloop.errors import HotloopError as HotloopError
     from hotloop.saved import load_run as load_run
@@ -29,6 +30,7 @@ _HOME = {
     "Splits": "hotloop.task",
     "Tally": "hotloop.task",
     "Source": "hotloop.data.source",
+    "from_table": "hotloop.data.table",
     "Callback": "hotloop.engine.hooks",
     "Ask": "hotloop.engine.hooks",
     "HotloopError": "hotloop.errors",

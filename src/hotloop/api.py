@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from hotloop import assemble, launch
 from hotloop.config.kept import refuse_changes
 from hotloop.config.load import Loaded, load, read_saved
 from hotloop.config.schema import Config, DataSection, ModelSection, knob
+from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
 from hotloop.engine.reduce import rows_of
@@ -100,7 +102,8 @@ def fit(
 
     Args:
         model: trained in place.
-        data: a dict (or tuple) of tensors or arrays with the same first axis, or a map-style torch Dataset.
+        data: a dict (or tuple) of tensors or arrays with the same first axis, a frame, Parquet, a torch Dataset or
+            IterableDataset, or a DataLoader, whose batch_size and num_workers are then taken.
         loss: (model, batch) -> one value a row, or a dict of such terms; batch is a dict of tensors (B, ...).
         metrics: name -> (model, batch) -> one value a row; reported as eval_NAME.
         val: validation data, like `data`; its loss is reported as eval_loss.
@@ -113,7 +116,7 @@ def fit(
     Raises:
         HotloopError: a fault of configuration, data or loss, with what to do.
     """
-    loaded = _loaded(config, overrides)
+    data, loaded = _with_loader(data, config, overrides)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
     task = _given(own, model, data, val, loss, metrics)
     reporter: Reporter = Console() if progress else Silent()
@@ -145,7 +148,7 @@ def steps(
         HotloopError: as `fit`.
         CheckStopped: loss or gradient not finite; looked for each `training.log_every` steps and at the end.
     """
-    loaded = _loaded(config, overrides)
+    data, loaded = _with_loader(data, config, overrides)
     _refuse_fit_only(loaded)
     session = assemble.build(loaded, _given(loaded.config, model, data, None, loss, None))
     yield from loop.watched(session.state, session.feed())
@@ -181,6 +184,30 @@ def _loaded(config: Mapping[str, Any] | str | Path | None, overrides: Mapping[st
     file = config if isinstance(config, str | Path) else None
     keys = dict(config) if isinstance(config, Mapping) else {}
     return load(options_of(Given, FIT), file=file, overrides={**keys, **overrides}, device_kind=_device_kind())
+
+
+def _with_loader(
+    data: Any, config: Mapping[str, Any] | str | Path | None, overrides: Mapping[str, Any]
+) -> tuple[Any, Loaded]:
+    """Data and configuration, where a DataLoader in hand says its batch size and workers if the caller does not."""
+    loaded = _loaded(config, overrides)
+    if not isinstance(data, DataLoader):
+        return data, loaded
+    source = from_loader(data)
+    stream = isinstance(source, StreamSource)
+    rows = source.own_batch if isinstance(source, StreamSource) else batch_size_of(data)
+    found = {"training.batch_size": rows, "data.num_workers": data.num_workers}
+    stated = {
+        "training.batch_size": loaded.config.training.batch_size,
+        "data.num_workers": loaded.config.data.num_workers,
+    }
+    taken = {}
+    for key, own in found.items():
+        if loaded.origins.get(key, "default").startswith(("default", "template")):
+            taken.update({} if stream and key == "data.num_workers" else {key: own})
+        elif stated[key] not in (own, "auto"):
+            raise disagreement("the DataLoader", int(own or 0), int(stated[key]), key)
+    return source, _loaded(config, {**overrides, **taken})
 
 
 def _of_run(path: str | Path, loaded: Loaded) -> Config:

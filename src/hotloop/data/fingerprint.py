@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hotloop.data.source import Source
+from hotloop.data.stream import StreamSource
 
 _ROWS = 64
 
@@ -22,6 +23,8 @@ def fingerprint(source: Source, device: torch.device | None) -> dict[str, Any]:
         source: any; nothing is fetched from one that must stay on the host.
         device: where the source's tensors are; None for the host.
     """
+    if isinstance(source, StreamSource):  # neither its length nor its contents can be had
+        return {"rows": None, "bytes": None}
     rows = len(source)
     found: dict[str, Any] = {"rows": rows, "bytes": source.nbytes}
     if source.nbytes is not None:

@@ -8,7 +8,6 @@ random augmentation too is a function of the position.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -19,7 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hotloop.data.sampler import Indices, Sampler, key_of
+from hotloop.data.seeded import seeded
 from hotloop.data.source import Source
+from hotloop.data.stream import StreamSource
 from hotloop.errors import HotloopError
 
 Batch = dict[str, Tensor]
@@ -49,6 +50,17 @@ def _masked(weight: Any, mask: Tensor) -> Any:
     if isinstance(weight, dict):
         return {name: _masked(part, mask) for name, part in weight.items()}
     return weight * mask.reshape(mask.shape + (1,) * (weight.dim() - 1))
+
+
+def filled(batch: Batch, rows: int) -> Batch:
+    """A batch that came without indices, filled up to `rows` by its last row with weight 0 (always with a weight)."""
+    some: Any = next(iter(batch.values()))
+    have = len(next(iter(some.values())) if isinstance(some, dict) else some)
+    rows = max(rows, have)
+    places, mask = fill_up(torch.arange(have), rows)
+    whole: dict[str, Any] = {name: _each(value, lambda t: t.index_select(0, places)) for name, value in batch.items()}
+    whole["weight"] = _masked(whole.get("weight"), mask)
+    return whole
 
 
 class IndexStream:
@@ -94,25 +106,6 @@ class _Steps(Dataset[Batch]):
             return fetch(self._source, indices, self._rows)
 
 
-class seeded:
-    """Python's, numpy's and torch's generators seeded inside, and as before outside."""
-
-    def __init__(self, key: int) -> None:
-        self._key = key
-
-    def __enter__(self) -> None:
-        self._before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        random.seed(self._key)
-        np.random.seed(self._key % (1 << 32))
-        torch.default_generator.manual_seed(self._key % (1 << 63))
-
-    def __exit__(self, *_: object) -> None:
-        python, numpy, tensor = self._before
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(tensor)
-
-
 def batches(
     source: Source,
     sampler: Sampler,
@@ -144,7 +137,11 @@ def batches(
     if resident:
         for indices in IndexStream(sampler, device, first_step):
             yield fetch(source, indices, rows)
-    host = from_host(_Steps(source, rows, seed), sampler, first_step, num_workers, pin_memory, prefetch)
+    if isinstance(source, StreamSource):
+        come = source.batches(sampler.batch_size, seed, first_step)
+        host: Iterator[Batch] = (pinned(batch if rows is None else filled(batch, rows), pin_memory) for batch in come)
+    else:
+        host = from_host(_Steps(source, rows, seed), sampler, first_step, num_workers, pin_memory, prefetch)
     yield from on_device(host, device) if device.type == "cuda" else (move(batch, device) for batch in host)
 
 

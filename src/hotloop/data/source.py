@@ -8,22 +8,34 @@ Shapes: N items; indices (B,) int64; a batch is a dict of tensors with first axi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
-from hotloop.data.sampler import key_of, permute
+from hotloop.data.dataset import DatasetSource, names
+from hotloop.data.frames import Column, columns_of, is_frame, is_series, numeric, read_parquet
+from hotloop.data.split import random_rows
+from hotloop.data.stream import StreamSource, from_items, from_loader
 from hotloop.errors import HotloopError
+
+FORMS = (
+    'a dict of tensors or numpy arrays such as {"x": x, "y": y}, a tuple (x, y) of them, a pandas or polars DataFrame, '
+    "a .parquet file or a folder of them, a torch Dataset, a torch DataLoader, or a hotloop Source"
+)
 
 
 @runtime_checkable
 class Source(Protocol):
     """N items that can be fetched by index.
 
-    `nbytes` is the size in bytes if it can live on a device, or None when it must stay on the host.
+    `nbytes` is the size in bytes if it can live on a device, or None when it must stay on the host. A source may also
+    have `column(name)`: all N values of one name on the CPU, without fetching the rest, or None; classes are weighed
+    and rows stratified by it.
     """
 
     nbytes: int | None
@@ -55,6 +67,10 @@ class TensorSource:
                 f"the tensors differ in their number of rows: {lengths}", fix="give all the same first axis"
             )
         self._tensors = dict(tensors)
+        # what a table said of its columns: classes by number, names of the features, columns with no use
+        self.classes: list[Any] = []
+        self.features: list[str] = []
+        self.left_out: list[str] = []
         self._moved: dict[torch.device, TensorSource] = {}
         self._length = next(iter(lengths.values()))
         if self._length == 0:
@@ -66,6 +82,14 @@ class TensorSource:
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         return {name: tensor.index_select(0, indices) for name, tensor in self._tensors.items()}
+
+    def column(self, name: str) -> Tensor | None:
+        found = self._tensors.get(name)
+        return None if found is None else found.cpu()
+
+    def stored(self) -> dict[str, Tensor]:
+        """Every tensor whole, as it is kept."""
+        return dict(self._tensors)
 
     def to(self, device: torch.device) -> TensorSource:
         if device not in self._moved:  # two parts of one split share the copy
@@ -102,6 +126,14 @@ class ArraySource:
         rows = indices.numpy()
         return {name: torch.from_numpy(np.ascontiguousarray(array[rows])) for name, array in self._arrays.items()}
 
+    def column(self, name: str) -> Tensor | None:
+        found = self._arrays.get(name)
+        return None if found is None else torch.from_numpy(np.array(found, order="C"))
+
+    def stored(self) -> dict[str, Tensor]:
+        """Every array whole, as a tensor."""
+        return {name: torch.from_numpy(np.array(array, order="C")) for name, array in self._arrays.items()}
+
     def to(self, device: torch.device) -> TensorSource:
         if device not in self._moved:  # two parts of one split share the copy
             copies = {name: torch.from_numpy(np.array(array, order="C")) for name, array in self._arrays.items()}
@@ -121,36 +153,6 @@ def _check_numeric(name: str, array: np.ndarray[Any, Any]) -> None:
     )
 
 
-class DatasetSource:
-    """A map-style torch Dataset: items are fetched one by one and collated.
-
-    Args:
-        dataset: anything with __len__ and __getitem__.
-        collate: list of items -> dict of tensors; by default torch's collation, with tuples named x, y (then x2, ...).
-    """
-
-    nbytes: int | None = None
-
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], dict[str, Tensor]] | None = None) -> None:
-        if not hasattr(dataset, "__len__"):
-            raise HotloopError(
-                f"{type(dataset).__name__} has no length, so its order cannot be kept or sought",
-                fix="pass a map-style Dataset with __len__ and __getitem__",
-            )
-        if len(dataset) == 0:
-            raise HotloopError(f"{type(dataset).__name__} is empty")
-        self._dataset, self._collate = dataset, collate or named_collate
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return self._collate([self._dataset[index] for index in indices.tolist()])
-
-    def to(self, device: torch.device) -> DatasetSource:
-        raise AssertionError("a Dataset cannot live on a device")
-
-
 class Subset:
     """Rows of another source, by position: a fixed choice such as a split or a limit."""
 
@@ -162,6 +164,16 @@ class Subset:
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         return self._source.batch(self._rows.index_select(0, indices))
+
+    def column(self, name: str) -> Tensor | None:
+        give = getattr(self._source, "column", None)
+        found: Tensor | None = None if give is None else give(name)
+        return None if found is None else found.index_select(0, self._rows.cpu())
+
+    def stored(self) -> dict[str, Tensor]:
+        """The chosen rows of what the inner source keeps; empty where it keeps nothing."""
+        inner: dict[str, Tensor] = getattr(self._source, "stored", dict)()
+        return {name: tensor.index_select(0, self._rows) for name, tensor in inner.items()}
 
     def to(self, device: torch.device) -> Subset:
         return Subset(self._source.to(device), self._rows.to(device))
@@ -178,57 +190,58 @@ def hold_out(source: Source, fraction: float, seed: int) -> tuple[Source, Source
     Raises:
         HotloopError: one of the two parts would be empty.
     """
-    held = round(len(source) * fraction)
-    if held == 0 or held == len(source):
-        empty = "validate" if held == 0 else "train"
-        raise HotloopError(
-            f"holding out {fraction:g} of {len(source)} rows leaves nothing to {empty} on",
-            where="data.val_fraction",
-            fix="use more data, another share, or data.val_fraction=0 to train without validation",
-        )
-    order = torch.from_numpy(permute(np.arange(len(source)), len(source), key_of(seed, 6)))
-    return Subset(source, order[held:]), Subset(source, order[:held])
+    train, val = random_rows(len(source), fraction, seed)
+    return Subset(source, train), Subset(source, val)
 
 
-def named_collate(items: list[Any]) -> dict[str, Tensor]:
-    """Torch's default collation, with the members of a tuple named x, y (or x, x2, ..., y when there are more)."""
-    from torch.utils.data import default_collate
+def as_source(data: Any, *, part: str = "training") -> Source:
+    """Whatever a person has in hand as a Source.
 
-    batch = default_collate(items)
-    if isinstance(batch, Mapping):
-        return dict(batch)
-    if isinstance(batch, Tensor):
-        return {"x": batch}
-    if isinstance(batch, Sequence) and all(isinstance(part, Tensor) for part in batch):
-        middle = [f"x{number}" for number in range(2, len(batch))]
-        return dict(zip(["x", *middle, "y"][: len(batch)], batch, strict=True))
-    raise HotloopError(
-        f"items of type {type(items[0]).__name__} cannot be turned into named tensors",
-        fix="let the Dataset return a dict of tensors, or a tuple (x, y)",
-    )
-
-
-def as_source(data: Any) -> Source:
-    """Whatever a person has in hand as a Source: a dict or tuple of tensors or arrays, a tensor, a torch Dataset.
+    Args:
+        data: tensors or arrays in a dict or tuple, a frame, Parquet, a torch Dataset or DataLoader, a list of items.
+        part: what it is for; only "training" may be a stream, as every other part counts each item once.
 
     Raises:
         HotloopError: the type cannot be read, or rows disagree.
     """
+    source = _read(data)
+    if part != "training" and isinstance(source, StreamSource):
+        raise HotloopError(
+            f"{source.kind} is a stream, and the {part} part must count each item once",
+            where=f"the {part} data",
+            fix="pass a map-style set with a length, or a list of items: list(itertools.islice(stream, 1000))",
+        )
+    return source
+
+
+def _read(data: Any) -> Source:
     if isinstance(data, Source):
         return data
+    if isinstance(data, str | Path):
+        return _from_columns(read_parquet(data))
+    if is_frame(data):
+        return _from_columns(columns_of(data))
+    if is_series(data):
+        data = data.to_numpy()
+    if isinstance(data, DataLoader):
+        return from_loader(data)
+    if isinstance(data, IterableDataset):
+        return from_items(data)
     if isinstance(data, (Tensor, np.ndarray)):
         data = {"x": data}
     pair = isinstance(data, list) and len(data) in (2, 3)  # a longer list is one item a row
     if (isinstance(data, tuple) or pair) and data and all(isinstance(part, (Tensor, np.ndarray)) for part in data):
-        data = dict(zip(["x", *[f"x{n}" for n in range(2, len(data))], "y"][: len(data)], data, strict=True))
+        data = dict(zip(names(len(data)), data, strict=True))
     if isinstance(data, Mapping):
         return _from_mapping(data)
     if hasattr(data, "__getitem__"):
         return DatasetSource(data)
-    raise HotloopError(
-        f"data of type {type(data).__name__} cannot be read",
-        fix='pass a dict of tensors or numpy arrays such as {"x": x, "y": y}, or a map-style torch Dataset',
-    )
+    raise HotloopError(f"data of type {type(data).__name__} cannot be read", fix=f"pass {FORMS}")
+
+
+def _from_columns(columns: Mapping[str, Column]) -> TensorSource:
+    """One tensor a column; text and dates have no tensor."""
+    return TensorSource({name: torch.from_numpy(numeric(column)) for name, column in columns.items()})
 
 
 def _from_mapping(data: Mapping[str, Any]) -> Source:

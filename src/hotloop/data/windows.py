@@ -49,6 +49,9 @@ class TokenWindows:
             window = window & self._mask
         return {"x": window[:, :-1].contiguous(), "y": window[:, 1:].contiguous()}
 
+    def column(self, name: str) -> Tensor | None:
+        return None  # windows overlap: no column holds each value once
+
     def to(self, device: torch.device) -> TokenWindows:
         return TokenWindows(self.tokens.to(device), self.block_size, self._part)
 
@@ -75,6 +78,9 @@ class WholeSplit:
         batch = self._windows.batch(starts)
         batch["weight"] = (starts.unsqueeze(1) + self._ahead >= wanted.unsqueeze(1)).float()
         return batch
+
+    def column(self, name: str) -> Tensor | None:
+        return None
 
     def to(self, device: torch.device) -> WholeSplit:
         return WholeSplit(self._windows.tokens.to(device), self._block)

@@ -16,6 +16,7 @@ from hotloop import device as machine
 from hotloop.config.schema import CallbacksSection, DataSection, TrainingSection
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
+from hotloop.data.stream import StreamSource
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import resolve as resolve_precision
 from hotloop.engine.probe import Facts, couples_the_batch
@@ -187,6 +188,8 @@ def _resident(data: DataSection, device: torch.device, train: Source) -> bool:
 
 def _workers(data: DataSection, device: torch.device, train: Source) -> int:
     """A user's own Dataset feeding a GPU gets workers; anything else is fetched in this process."""
+    if isinstance(train, StreamSource):
+        return train.workers(data.num_workers)
     if data.num_workers != "auto":
         return data.num_workers
     slow = train.nbytes is None and len(train) >= 2000

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Subset as TorchSubset
 
 from hotloop.data.source import (
     ArraySource,
@@ -186,3 +187,54 @@ def test_holding_out_is_a_function_of_the_seed_and_does_not_take_the_end() -> No
 def test_a_subset_moves_with_its_rows() -> None:
     limited = first_rows(ArraySource({"y": Y.numpy()}), 3).to(torch.device("cpu"))
     assert limited.batch(torch.tensor([2, 0]))["y"].tolist() == [2, 0]
+
+
+class Pictures(Pairs):
+    targets = [0, 1, 0, 1, 1, 1]  # torchvision's habit
+
+
+class Columns:
+    """What a Hugging Face dataset looks like."""
+
+    column_names = ("x", "y")
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, key: int | str) -> object:
+        rows = {"x": X.tolist(), "y": Y.tolist()}
+        return rows[key] if isinstance(key, str) else {"x": X[key], "y": int(Y[key])}
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ({"x": X, "y": Y}, [0, 1, 2, 3, 4, 5]),
+        ({"x": X.numpy(), "y": Y.numpy()}, [0, 1, 2, 3, 4, 5]),
+        (Pictures(), [0, 1, 0, 1, 1, 1]),
+        (Columns(), [0, 1, 2, 3, 4, 5]),
+        (TensorDataset(X, Y), [0, 1, 2, 3, 4, 5]),
+        (TorchSubset(Pictures(), [4, 0]), [1, 0]),
+        (Pairs(), None),
+        (X, None),
+    ],
+)
+def test_a_column_is_had_without_the_rest(data: object, found: list[int] | None) -> None:
+    source = as_source(data)
+    column = source.column("y")
+    assert (None if column is None else column.tolist()) == found
+    if found:
+        half = first_rows(source, 1).column("y")
+        assert half.tolist() == found[:1]
+
+
+def test_a_target_transform_makes_the_targets_something_else() -> None:
+    pictures = Pictures()
+    pictures.target_transform = lambda target: 1 - target
+    assert as_source(pictures).column("y") is None
+
+
+def test_a_dataset_with_columns_is_fetched_by_item() -> None:
+    source = as_source(Columns())
+    assert isinstance(source, DatasetSource)
+    assert source.batch(ROWS)["y"].tolist() == [4, 0, 2]
