@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from hotloop.errors import HotloopError
 from hotloop.tasks.forecast.csv_file import read_csv
 from hotloop.tasks.forecast.options import AUTO, ForecastData
 from hotloop.tasks.forecast.series import Series, Table, Values
+
+if TYPE_CHECKING:
+    from hotloop.data.prepare.cache import Cache
 
 _EMBEDDED_SEED = 2026  # the data stays the same when a run changes its own seed
 _RETURN = "return"
@@ -70,9 +74,7 @@ def _simulated(options: ForecastData) -> Table:
 
 
 def _cache(folder: Path, options: ForecastData) -> Table:
-    from hotloop.data.prepare.cache import read_cache
-
-    cache = read_cache(folder)
+    cache = _open(folder)
     manifest, synthetic = cache.manifest, " (synthetic)" if cache.manifest["synthetic"] else ""
     symbols = _symbols(list(manifest["symbols"]), options.symbols, folder)
     names = tuple(name for name in manifest["columns"] if name != "time")
@@ -80,6 +82,12 @@ def _cache(folder: Path, options: ForecastData) -> Table:
     series = [_take(Series(symbol, *cache.read(symbol)), names, choice) for symbol in symbols]
     notes = [f"cache{synthetic}: {folder}", *_left_out(manifest)]
     return Table(series, choice.columns, choice.targets, f"bars in {folder}{synthetic}", tuple(notes))
+
+
+def _open(folder: Path) -> Cache:
+    from hotloop.data.prepare.cache import read_cache
+
+    return read_cache(folder)
 
 
 def _symbols(known: list[str], wanted: Sequence[str] | None, folder: Path) -> list[str]:

@@ -58,10 +58,12 @@ class Cut:
     Args:
         starts: three times; a row belongs to the first part whose end it lies before.
         counts: distinct times in training, validation and test.
+        unused: later times, which belong to no part.
     """
 
     starts: tuple[int, int, int]
     counts: tuple[int, int, int]
+    unused: int = 0
 
     def rows(self, times: Times) -> Bounds:
         """The rows of one series at which its training, validation and test part end."""
@@ -94,7 +96,7 @@ def cut_time(
             fix="make them smaller, or leave the option out for data.val_fraction and data.test_fraction",
         )
     ends = np.append(times, times[-1] + 1)[np.cumsum(parts)]
-    return Cut((int(ends[0]), int(ends[1]), int(ends[2])), parts)
+    return Cut((int(ends[0]), int(ends[1]), int(ends[2])), parts, total - sum(parts))
 
 
 @dataclass(frozen=True)

@@ -200,13 +200,14 @@ class Forecast(Task):
         until = "".join(
             f", {part} from {_day(start)}" for part, start in zip(PARTS[1:], cut.starts, strict=False) if table.dated
         )
+        unused = f"; the last {cut.unused:,} times are not used" if cut.unused else ""
         sizes = ", ".join(f"{len(windows):,} for {part}" for part, windows in zip(PARTS, parts, strict=True))
         how = "fitted on the training part only" if self.data_options.scaling == "standard" else "off"
         return [
             f"data: {read}",
             width,
             *table.notes,
-            f"windows: {sizes}{until}; inputs may look back over the boundary, targets never do",
+            f"windows: {sizes}{until}; inputs may look back over the boundary, targets never do{unused}",
             f"scaling: {how}",
             *lines,
         ]
