@@ -190,7 +190,7 @@ def test_a_subset_moves_with_its_rows() -> None:
 
 
 class Pictures(Pairs):
-    targets = [0, 1, 0, 1, 1, 1]  # torchvision's habit
+    targets = (0, 1, 0, 1, 1, 1)  # torchvision's habit
 
 
 class Columns:
