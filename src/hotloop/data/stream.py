@@ -33,7 +33,6 @@ from hotloop.errors import HotloopError
 
 Batch = dict[str, Tensor]
 _ITEMS = 5  # purpose of the key that items draw from, the same as for Datasets
-_OPEN = 1 << 40  # steps of a pass whose end nobody knows
 
 
 @dataclass(frozen=True)
@@ -174,13 +173,13 @@ def ordered(source: StreamSource, training: TrainingSection, data: DataSection, 
     Raises:
         HotloopError: a length in epochs, workers, batches of another size, accumulation over ready-made batches.
     """
-    if training.max_steps is None and training.max_time is None:
+    if training.max_steps is None:  # warmup and decay need a length too, so max_time alone does not do
         raise HotloopError(
             f"{source.kind} is a stream: how long a pass over it is, nobody knows, so epochs cannot be counted",
             where="training.num_epochs",
-            fix="say how long to train with training.max_steps=... (or training.max_time=...)",
+            fix="say how long to train with training.max_steps=... (training.max_time may end it earlier)",
         )
-    if training.max_steps is not None and training.num_epochs is not None:
+    if training.num_epochs is not None:
         raise HotloopError(
             f"{source.kind} is a stream, so num_epochs has no meaning beside max_steps",
             where="training.num_epochs",
@@ -191,7 +190,7 @@ def ordered(source: StreamSource, training: TrainingSection, data: DataSection, 
         _require_its_batches(source, source.own_batch, training)
     size = training.batch_size * training.gradient_accumulation_steps
     source.begin(size, seed)
-    return Passing(size, training.max_steps or _OPEN)
+    return Passing(size, training.max_steps)
 
 
 def _require_its_batches(source: StreamSource, own: int, training: TrainingSection) -> None:
