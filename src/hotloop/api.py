@@ -102,8 +102,7 @@ def fit(
 
     Args:
         model: trained in place.
-        data: a dict (or tuple) of tensors or arrays with the same first axis, a frame, Parquet, a torch Dataset or
-            IterableDataset, or a DataLoader, whose batch_size and num_workers are then taken.
+        data: tensors or arrays, a frame, a torch Dataset or DataLoader (see the guide, data.md).
         loss: (model, batch) -> one value a row, or a dict of such terms; batch is a dict of tensors (B, ...).
         metrics: name -> (model, batch) -> one value a row; reported as eval_NAME.
         val: validation data, like `data`; its loss is reported as eval_loss.

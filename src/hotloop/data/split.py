@@ -176,12 +176,7 @@ def fold_rows(
     """
     _check_folds(n, folds, fold)
     if how == "time":
-        edges = np.linspace(0, n, folds + 2).astype(np.int64)
-        return _parts(
-            np.arange(max(0, edges[fold + 1] - gap)),
-            np.arange(edges[fold + 1], edges[fold + 2]),
-            f"fold {fold} of {folds} over {n} rows" + _gap(gap),
-        )
+        return _time_fold(n, folds, fold, gap)
     if how == "group":
         assert groups is not None, "splitting by group needs the groups"
         of_row = _group_folds(_members(groups, seed), n, folds, seed)
@@ -192,6 +187,16 @@ def fold_rows(
         of_row[_joined(members)] = np.arange(n) % folds  # dealt out class after class, so each class evenly
     rows = np.arange(n)
     return _parts(rows[of_row != fold], rows[of_row == fold], f"fold {fold} of {folds} over {n} rows")
+
+
+def _time_fold(n: int, folds: int, fold: int, gap: int) -> Rows:
+    """Validate on one block and train on all blocks before it."""
+    edges = np.linspace(0, n, folds + 2).astype(np.int64)
+    return _parts(
+        np.arange(max(0, edges[fold + 1] - gap)),
+        np.arange(edges[fold + 1], edges[fold + 2]),
+        f"fold {fold} of {folds} over {n} rows" + _gap(gap),
+    )
 
 
 def _group_folds(members: Sequence[Indices], n: int, folds: int, seed: int) -> Indices:
