@@ -161,14 +161,11 @@ def fold_rows(
     validates on block k + 1 and trains on all blocks before it, less the `gap`.
 
     Args:
-        how: random, stratified (class shares of the folds equal to within a row), group (whole groups, sizes balanced
-            greedily), time.
+        how: random, stratified (each class equally often, to within a row), group (whole, sizes balanced), time.
         n: rows.
-        folds: how many, at least 2.
-        fold: which, 0 to folds - 1.
-        seed: another seed deals the rows out in another way.
-        labels: (N,) for stratified.
-        groups: (N,) for group.
+        folds, fold: how many (at least 2), and which (from 0).
+        seed: of the deal.
+        labels, groups: (N,) for stratified and for group.
         gap: rows between training and validation, by time.
 
     Raises:
