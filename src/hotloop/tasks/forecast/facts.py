@@ -19,7 +19,9 @@ from hotloop.tasks.forecast.series import Scaler
 
 @dataclass(frozen=True)
 class Facts:
-    """Columns (C names), targets (K of them), symbols (S names) and how each was scaled."""
+    """Where the data came from, columns (C names), targets (K of them), symbols (S names), and how each was scaled."""
+
+    source: str
 
     columns: tuple[str, ...]
     targets: tuple[str, ...]
@@ -42,6 +44,7 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs."""
         return {
+            "source": self.source,
             "columns": list(self.columns),
             "targets": list(self.targets),
             "symbols": list(self.symbols),
@@ -65,4 +68,4 @@ class Facts:
         is_good = mean.shape == scale.shape == shape and set(targets) <= set(columns) and targets
         if not is_good or not np.isfinite(mean).all() or not (np.isfinite(scale) & (scale > 0)).all():
             raise HotloopError("what the run kept of its data is damaged: sizes or numbers do not fit together")
-        return cls(columns, targets, symbols, Scaler(mean, scale))
+        return cls(str(saved.get("source", "")), columns, targets, symbols, Scaler(mean, scale))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hotloop.tasks.forecast.options import ForecastModel
 
@@ -25,6 +26,8 @@ class Forecaster(nn.Module):
         symbols: number of series; one has no embedding.
         sequence: T. horizon: H.
 
+    Set `gradient_checkpointing` to True to recompute the encoder's activations in the backward pass.
+
     Source: patches and independent channels: Nie et al., arXiv 2211.14730. Linear skip: Zeng et al., arXiv 2205.13504.
     Normalised windows: Kim et al., "Reversible instance normalization", 2022 (without its learned factors).
     """
@@ -33,6 +36,7 @@ class Forecaster(nn.Module):
         self, options: ForecastModel, columns: int, targets: tuple[int, ...], symbols: int, sequence: int, horizon: int
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = False
         self.norm, self.patch = options.window_norm, options.patch
         self.targets, self.horizon = list(targets), horizon
         self.independent = options.channels == "independent"
@@ -71,9 +75,16 @@ class Forecaster(nn.Module):
             z = z + self.channel_embedding.unsqueeze(1)
         if self.symbol_embedding is not None and self.symbol_enter is not None:
             z = z + self.symbol_enter(self.symbol_embedding(symbol_b)).unsqueeze(1).unsqueeze(1)
-        encoded = self.encoder(z.flatten(0, 1))  # (B x K or B, features)
+        encoded = self._run(z.flatten(0, 1))  # (B x K or B, features)
         out: Tensor = self.leave(self.dropout(encoded))
         return out.view(rows, columns, -1).transpose(1, 2) if self.independent else out.view(rows, self.horizon, -1)
+
+    def _run(self, z_bpd: Tensor) -> Tensor:
+        if self.gradient_checkpointing and self.training:
+            again: Tensor = checkpoint(self.encoder, z_bpd, use_reentrant=False)
+            return again
+        encoded: Tensor = self.encoder(z_bpd)
+        return encoded
 
 
 class LinearSkip(nn.Module):

@@ -46,7 +46,7 @@ class Forecast(Task):
         cut = cut_time(table.series, options.val_fraction, options.test_fraction, options.parts)
         series, bounds, left_out = self._with_training_window(table, cut)
         scaler = Scaler.fit([one.values[: ends[0]] for one, ends in zip(series, bounds, strict=True)], options.scaling)
-        self.facts = Facts(table.columns, table.targets, tuple(one.name for one in series), scaler)
+        self.facts = Facts(table.source, table.columns, table.targets, tuple(one.name for one in series), scaler)
         scaled = [torch.from_numpy(scaler.apply(one.values, number)) for number, one in enumerate(series)]
         lengths, names = [len(one.times) for one in series], [one.name for one in series]
         places, short = places_of_parts(bounds, lengths, names, options.sequence, options.horizon)
@@ -98,7 +98,7 @@ class Forecast(Task):
     def conclude(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
         """Errors step by step, target by target and (of several) symbol by symbol, of validation and test."""
         facts = self._known()
-        found: dict[str, Any] = {"targets": list(facts.targets)}
+        found: dict[str, Any] = {"data": facts.source, "targets": list(facts.targets)}
         for part, rows in parts.items():
             prefix = "" if part == "val" else f"{part}_"
             found |= {f"{prefix}{name}": value for name, value in _errors(facts, rows).items()}
