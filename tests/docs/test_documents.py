@@ -62,10 +62,11 @@ def test_every_command_in_the_documents_exists(tmp_path):
 
 def test_every_key_in_the_documents_exists():
     from hotloop.config.schema import sections
-    from hotloop.tasks.gpt.options import OPTIONS
+    from hotloop.tasks import BUILTIN, options_of
 
-    known = {f"{section}.{key}" for section, kind in sections(OPTIONS).items() for key in kind.model_fields}
-    names = "|".join(sections(OPTIONS))
+    typed = [pair for name in BUILTIN for pair in sections(options_of(name)).items()]
+    known = {f"{section}.{key}" for section, kind in typed for key in kind.model_fields}
+    names = "|".join(dict(typed))
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     found = {f"{a}.{b}" for a, b in re.findall(rf"[`\s\"]({names})\.([a-z_]+)(?=[=`\"])", text)}
     assert len(found) >= 8
