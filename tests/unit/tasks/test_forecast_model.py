@@ -14,7 +14,8 @@ NAMES = ("lstm", "gru", "transformer")
 def network(columns: int = 3, targets: tuple[int, ...] = (0, 2), symbols: int = 4, **options) -> Forecaster:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_layers": 2, "symbol_embedding": 4, **options}
-    return Forecaster(ForecastModel(**sizes), columns, targets, symbols, sequence=12, horizon=5).eval()
+    norm = sizes.get("window_norm", "none")
+    return Forecaster(ForecastModel(**sizes), columns, targets, symbols, sequence=12, horizon=5, norm=norm).eval()
 
 
 def trained(model: Forecaster) -> Forecaster:
@@ -100,3 +101,17 @@ def test_recomputed_activations_give_the_same_gradient(name):
         model(X, SYMBOL).square().mean().backward()
         gradients.append([weight.grad for weight in model.parameters()])
     assert all(torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_the_window_norm_suits_the_target_unless_it_is_stated():
+    auto = ForecastModel()
+    assert [auto.norm_for(t) for t in (("return",), ("close",), ("OT",))] == ["none", "last", "mean"]
+    assert ForecastModel(window_norm="standard").norm_for(("close",)) == "standard"
+
+
+def test_the_linear_half_keeps_float32_under_autocast():
+    model = trained(network())
+    own = X[:, :, [0, 2]]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.skip(own), model.skip(own.float()))
+        assert model.skip(own).dtype == torch.float32

@@ -9,7 +9,8 @@ from typing import Literal
 
 from hotloop.config.schema import DataSection, ModelSection, Positive, TaskOptions, knob
 
-AUTO = "auto"
+AUTO, RETURN, CLOSE, ALL = "auto", "return", "close", "all"
+"""Words that `data.target` knows besides the names of columns."""
 
 
 class ForecastModel(ModelSection):
@@ -31,11 +32,18 @@ class ForecastModel(ModelSection):
     patch: int = knob(
         1, "Steps that enter the encoder as one; must divide data.sequence. More is faster.", unit="steps", ge=1
     )
-    window_norm: Literal["none", "last", "mean", "standard"] = knob(
-        "none",
+    window_norm: Literal["auto", "none", "last", "mean", "standard"] = knob(
+        AUTO,
         "What each window is freed of before the model and given back afterwards: nothing, its last value, its mean, "
-        "or mean and spread.",
+        "or mean and spread; auto takes none for a return, last for a close, and mean otherwise.",
     )
+
+    def norm_for(self, targets: tuple[str, ...]) -> str:
+        """`window_norm`, with auto settled."""
+        known: dict[tuple[str, ...], str] = {(RETURN,): "none", (CLOSE,): "last"}
+        settled = known.get(targets, "mean")
+        return settled if self.window_norm == AUTO else self.window_norm
+
     linear_skip: bool = knob(True, "Add a linear map of each target's own window, which starts at zero.")
 
     def problems(self) -> list[tuple[str, str, str]]:

@@ -16,14 +16,13 @@ import numpy as np
 
 from hotloop.errors import HotloopError
 from hotloop.tasks.forecast.csv_file import read_csv
-from hotloop.tasks.forecast.options import AUTO, ForecastData
+from hotloop.tasks.forecast.options import ALL, AUTO, CLOSE, RETURN, ForecastData
 from hotloop.tasks.forecast.series import Series, Table, Values
 
 if TYPE_CHECKING:
     from hotloop.data.prepare.cache import Cache
 
 _EMBEDDED_SEED = 2026  # the data stays the same when a run changes its own seed
-_RETURN = "return"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _csv(path: Path, options: ForecastData) -> Table:
             fix="leave data.symbols out; several symbols come from a cache of `hotloop prepare forecast`",
         )
     series, names, dated = read_csv(path)
-    choice = _choose(names, names, options, "all", path.name)
+    choice = _choose(names, names, options, ALL, path.name)
     taken = _take(series, names, choice)
     return Table([taken], choice.columns, choice.targets, path.name, (), dated)
 
@@ -78,7 +77,7 @@ def _cache(folder: Path, options: ForecastData) -> Table:
     manifest, synthetic = cache.manifest, " (synthetic)" if cache.manifest["synthetic"] else ""
     symbols = _symbols(list(manifest["symbols"]), options.symbols, folder)
     names = tuple(name for name in manifest["columns"] if name != "time")
-    choice = _choose(names, tuple(manifest["features"]), options, _RETURN, str(folder))
+    choice = _choose(names, tuple(manifest["features"]), options, RETURN, str(folder))
     series = [_take(Series(symbol, *cache.read(symbol)), names, choice) for symbol in symbols]
     notes = [f"cache{synthetic}: {folder}", *_left_out(manifest)]
     return Table(series, choice.columns, choice.targets, f"bars in {folder}{synthetic}", tuple(notes))
@@ -120,12 +119,12 @@ def _choose(names: Sequence[str], inputs: tuple[str, ...], options: ForecastData
             )
     inputs = options.columns or inputs
     target = default if options.target == AUTO else options.target
-    if target == "all":
+    if target == ALL:
         return _Choice(inputs, tuple(inputs))
-    if target == _RETURN and target not in names and "close" in names:
-        return _Choice(inputs, (_RETURN,))
+    if target == RETURN and target not in names and CLOSE in names:
+        return _Choice(inputs, (RETURN,))
     if target not in names:
-        missing = "the column 'close', which a return is made of," if target == _RETURN else f"the column '{target}'"
+        missing = "the column 'close', which a return is made of," if target == RETURN else f"the column '{target}'"
         raise HotloopError(
             f"{missing} is not in {source}", where="data.target", fix=f"it has {', '.join(names)}; or data.target=all"
         )
@@ -134,11 +133,11 @@ def _choose(names: Sequence[str], inputs: tuple[str, ...], options: ForecastData
 
 def _take(series: Series, names: Sequence[str], choice: _Choice) -> Series:
     """The chosen columns of a series; a return costs the first row, which has none."""
-    if choice.targets != (_RETURN,) or _RETURN in names:
+    if choice.targets != (RETURN,) or RETURN in names:
         places = [names.index(name) for name in choice.columns]
         return Series(series.name, series.times, np.ascontiguousarray(series.values[:, places]))
     others = [names.index(name) for name in choice.columns[1:]]
-    returns = _log_returns(series, series.values[:, names.index("close")])
+    returns = _log_returns(series, series.values[:, names.index(CLOSE)])
     values = np.concatenate([returns[:, None], series.values[1:, others]], axis=1)
     return Series(series.name, series.times[1:], values)
 

@@ -18,7 +18,7 @@ from hotloop.task import Batch, Splits, Tally, Task
 from hotloop.tasks.forecast import baselines
 from hotloop.tasks.forecast.facts import Facts
 from hotloop.tasks.forecast.model import Forecaster
-from hotloop.tasks.forecast.options import ForecastData, ForecastModel
+from hotloop.tasks.forecast.options import RETURN, ForecastData, ForecastModel
 from hotloop.tasks.forecast.reading import read_table
 from hotloop.tasks.forecast.series import Bounds, Cut, Scaler, Series, Table, cut_time
 from hotloop.tasks.forecast.windows import PARTS, Rows, SeriesWindows, places_of_parts
@@ -68,7 +68,9 @@ class Forecast(Task):
         """The network for the columns and symbols found."""
         facts, options = self._known(), self.data_options
         places, count = tuple(facts.places), len(facts.symbols)
-        return Forecaster(self.model_options, len(facts.columns), places, count, options.sequence, options.horizon)
+        norm = self.model_options.norm_for(facts.targets)
+        sizes = len(facts.columns), places, count, options.sequence, options.horizon
+        return Forecaster(self.model_options, *sizes, norm=norm)
 
     def loss(self, model: nn.Module, batch: Batch, training: bool) -> Tensor:
         """Mean squared error of each window over steps and targets, in scaled units, float32, (B,)."""
@@ -107,7 +109,7 @@ class Forecast(Task):
     def baselines(self, splits: Splits) -> dict[str, dict[str, float]]:
         """The last value kept (for a return: an unchanged close), and a linear map of each target's own lags."""
         facts = self._known()
-        zero = -facts.mean() / facts.scale() if facts.targets == ("return",) else None
+        zero = -facts.mean() / facts.scale() if facts.targets == (RETURN,) else None
         predictors = {
             "naive": baselines.naive(facts.places, zero),
             "linear": baselines.linear(splits.train, facts.places),
@@ -208,7 +210,7 @@ class Forecast(Task):
             width,
             *table.notes,
             f"windows: {sizes}{until}; inputs may look back over the boundary, targets never do{unused}",
-            f"scaling: {how}",
+            f"scaling: {how}; window_norm {self.model_options.norm_for(table.targets)}",
             *lines,
         ]
 
