@@ -1,4 +1,5 @@
-"""Golden curves: what 20 steps of each recipe give, on the CPU in float32, on the text of the project's own licence.
+"""Golden curves: what 20 steps of each recipe give, on the CPU in float32, on the text of the project's own licence or
+on waves.
 
 Stored in curves.json under a key of torch version, CPU capability and thread count: bit-equal where the key matches,
 within 1e-4 elsewhere. After an intended change of the numbers: `python tests/golden/update.py`, and say why in the
@@ -8,6 +9,7 @@ commit. Imports torch only when a curve is made.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,18 @@ RECIPES = {
 }
 
 
+_FORECAST = {
+    **{name: _ALL[name] for name in ("max_steps", "eval_every", "log_every", "precision", "compile", "device", "seed")},
+    "batch_size": 16, "hidden_size": 16, "sequence": 24, "horizon": 4, "learning_rate": 0.01, "weight_decay": 0.1,
+}  # fmt: skip
+FORECASTS = {
+    "forecast with an lstm": {},
+    "forecast with a transformer over patches": {
+        "model.name": "transformer", "channels": "independent", "patch": 4, "num_layers": 2,
+    },
+}  # fmt: skip
+
+
 def machine_key() -> str:
     """What a curve's last bits depend on."""
     import torch
@@ -47,12 +61,22 @@ def compute(recipe: str, folder: Path) -> Curve:
     """Train one recipe; returns the series of its records."""
     import hotloop
 
-    settings = {**_ALL, **RECIPES[recipe]}
-    run = hotloop.train(
-        "gpt", template="nanogpt", progress=False, keys={**settings, "dir": str(folder), "trackers": ()}
-    )
+    if recipe in RECIPES:
+        task, template, settings = "gpt", "nanogpt", {**_ALL, **RECIPES[recipe]}
+    else:
+        settings = {**_FORECAST, **FORECASTS[recipe], "data.path": str(waves(folder))}
+        task, template = "forecast", "default"
+    run = hotloop.train(task, template=template, progress=False, keys={**settings, "dir": str(folder), "trackers": ()})
     series = ("train_loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy")
     return {name: [record[name] for record in run.history if name in record] for name in series}
+
+
+def waves(folder: Path) -> Path:
+    """A CSV of two columns that never change, written to four digits so that no library's last bit matters."""
+    lines = [f"{math.sin(n / 3):.4f},{math.cos(n / 7) * n / 300:.4f}" for n in range(400)]
+    path = folder / "waves.csv"
+    path.write_text("\n".join(["a,b", *lines]), encoding="utf-8")
+    return path
 
 
 def apart(some: Curve, other: Curve) -> float:
@@ -71,12 +95,12 @@ def read() -> dict[str, dict[str, Curve]]:
 def update() -> list[str]:
     """Store this machine's curves, and drop those of others that no longer agree; returns what was done."""
     with tempfile.TemporaryDirectory() as folder:
-        mine = {recipe: compute(recipe, Path(folder)) for recipe in RECIPES}
+        mine = {recipe: compute(recipe, Path(folder)) for recipe in (*RECIPES, *FORECASTS)}
     stored, key = read(), machine_key()
     agreeing = {
         name: curves
         for name, curves in stored.items()
-        if name != key and all(r in curves and apart(curves[r], mine[r]) <= TOLERANCE for r in RECIPES)
+        if name != key and all(r in curves and apart(curves[r], mine[r]) <= TOLERANCE for r in mine)
     }
     kept = dict(sorted({**agreeing, key: mine}.items()))
     STORE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
