@@ -85,6 +85,17 @@ def test_a_fault_is_told_by_its_place(file, content, said):
         read_csv(file(content))
 
 
+def test_a_column_of_text_may_stand_beside_those_that_are_read(file):
+    path = file("date,symbol,a,b\n2020-01-01,ONE,1,2\n2020-01-02,ONE,3,4\n")
+    with pytest.raises(HotloopError, match=r"'ONE' is not a finite number\n.*column symbol\n.*data.columns"):
+        read_csv(path)
+    series, columns, _ = read_csv(path, {"b", "a"})
+    assert columns == ("a", "b")
+    assert series.values.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(HotloopError, match=r"none of the columns asked for\n.*\n.*date, symbol, a, b"):
+        read_csv(path, {"c"})
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(HotloopError, match="does not exist"):
         read_csv(tmp_path / "absent.csv")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 Rows = list[tuple[int, list[str]]]  # line number, cells
 
 
-def read_csv(path: Path) -> tuple[Series, tuple[str, ...], bool]:
+def read_csv(path: Path, wanted: Collection[str] | None = None) -> tuple[Series, tuple[str, ...], bool]:
     """The series of a CSV file.
 
     Args:
         path: UTF-8, separated by commas, semicolons or tabs.
+        wanted: read these columns only, so that others may hold text; None reads all.
 
     Returns:
         The series, the names of its columns, and whether its times are dates (else row numbers).
@@ -38,9 +39,10 @@ def read_csv(path: Path) -> tuple[Series, tuple[str, ...], bool]:
     header, rows = _cells(path)
     date = _date_column(header, rows[0][1])
     times = np.arange(len(rows), dtype=np.int64) if date is None else _times(path, header[date], rows, date)
-    numeric = [place for place in range(len(header)) if place != date]
+    numeric = [place for place, name in enumerate(header) if place != date and (wanted is None or name in wanted)]
     if not numeric:
-        raise HotloopError("the file has no column of numbers", where=str(path), fix=f"its header is {header}")
+        what = "the file has no column of numbers" if wanted is None else "the file has none of the columns asked for"
+        raise HotloopError(what, where=str(path), fix=f"its header is {', '.join(header)}")
     values = np.stack([_numbers(path, header[place], rows, place) for place in numeric], axis=1)
     return Series(path.stem, times, values), tuple(header[place] for place in numeric), date is not None
 
@@ -154,7 +156,7 @@ def _numbers(path: Path, name: str, rows: Rows, place: int) -> Values:
         where=f"{path}, line {line}, column {name}",
         fix="fill it in or remove the line yourself: nothing is invented"
         if missing
-        else "correct it, or take the column out of the file",
+        else "correct it, or name the columns to read without this one: data.columns",
     )
 
 

@@ -56,7 +56,8 @@ def _csv(path: Path, options: ForecastData) -> Table:
             where="data.symbols",
             fix="leave data.symbols out; several symbols come from a cache of `hotloop prepare forecast`",
         )
-    series, names, dated = read_csv(path)
+    wanted = None if options.columns is None else {*options.columns, options.target, CLOSE}
+    series, names, dated = read_csv(path, wanted)
     choice = _choose(names, names, options, ALL, path.name)
     taken = _take(series, names, choice)
     return Table([taken], choice.columns, choice.targets, path.name, (), dated)
