@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hotloop.task import Task
 
 BUILTIN: dict[str, str] = {
+    "lob": "price moves from limit order books, with DeepLOB",
     "gpt": "character or byte-pair language model on a text",
     "forecast": "LSTM, GRU or Transformer on market bars and other series",
 }
@@ -20,6 +21,7 @@ BUILTIN: dict[str, str] = {
 
 
 _CLASSES = {
+    "lob": "Lob",
     "gpt": "Gpt",
     "forecast": "Forecast",
 }

@@ -1,0 +1,1 @@
+"""Price moves from limit order books: DeepLOB on windows of the book, gathered from rows that are held once."""
