@@ -24,15 +24,15 @@ def task_on(monkeypatch, **lengths: int) -> Forecast:
 def test_a_symbol_too_short_to_train_on_is_named(monkeypatch):
     task = task_on(monkeypatch, LONG=200, SHORT=15)
     task.sources()
-    assert "SHORT: left out, its training part has 15 rows and one window needs 22" in task.notes()
+    assert "left out, too short for one window of training: SHORT (15 of 22 rows)" in task.notes()
     assert task.facts.symbols == ("LONG",)
 
 
 def test_a_symbol_that_ends_before_validation_is_named(monkeypatch):
     task = task_on(monkeypatch, LONG=200, GONE=150)
     task.sources()
-    assert "GONE: no window for validation (0 rows there, 2 needed)" in task.notes()
-    assert "GONE: no window for test (0 rows there, 2 needed)" in task.notes()
+    assert "no window for validation: GONE (0 of 2 rows)" in task.notes()
+    assert "no window for test: GONE (0 of 2 rows)" in task.notes()
     assert task.facts.symbols == ("LONG", "GONE")
 
 

@@ -106,7 +106,7 @@ def _left_out(manifest: dict[str, object]) -> list[str]:
     for kind, said in (("failed", "failed"), ("short", "too short"), ("absent", "not in the database")):
         names = list(manifest.get(kind) or ())  # type: ignore[call-overload]
         if names:
-            shown = ", ".join(str(name) for name in names[:20]) + (" ..." if len(names) > 20 else "")
+            shown = ", ".join(str(name) for name in names)
             lines.append(f"not in the cache, as preparing reported: {len(names)} {said}: {shown}")
     return lines
 

@@ -131,14 +131,14 @@ class Scaler:
 
 @dataclass
 class Shortage:
-    """Series that lack windows, by part, in words: nothing is left out without a line about it."""
+    """Series that lack windows, by part: every one is named, with the rows it has and the rows it needs."""
 
-    lines: list[str] = field(default_factory=list)
+    found: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, name: str, part: str, rows: int, needed: int) -> None:
-        self.lines.append(f"{name}: no window for {part} ({rows:,} rows there, {needed:,} needed)")
+    def add(self, what: str, name: str, rows: int, needed: int) -> None:
+        """Note that a series has `rows` rows and would need `needed`; `what` says what it lacks or loses by that."""
+        self.found.setdefault(what, []).append(f"{name} ({rows:,} of {needed:,} rows)")
 
-    def notes(self, limit: int = 20) -> list[str]:
-        """One line a shortage; of very many the first, and how many more there are."""
-        more = [f"... and {len(self.lines) - limit:,} more"] if len(self.lines) > limit else []
-        return [*self.lines[:limit], *more]
+    def notes(self) -> list[str]:
+        """One line for each thing that is lacking."""
+        return [f"{what}: {', '.join(names)}" for what, names in self.found.items()]

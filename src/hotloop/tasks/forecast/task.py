@@ -20,7 +20,7 @@ from hotloop.tasks.forecast.facts import Facts
 from hotloop.tasks.forecast.model import Forecaster
 from hotloop.tasks.forecast.options import RETURN, ForecastData, ForecastModel
 from hotloop.tasks.forecast.reading import read_table
-from hotloop.tasks.forecast.series import Bounds, Cut, Scaler, Series, Table, cut_time
+from hotloop.tasks.forecast.series import Bounds, Cut, Scaler, Series, Shortage, Table, cut_time
 from hotloop.tasks.forecast.windows import PARTS, Rows, SeriesWindows, places_of_parts
 
 
@@ -169,11 +169,10 @@ class Forecast(Task):
         needed = self.data_options.sequence + self.data_options.horizon
         bounds = [cut.rows(one.times) for one in table.series]
         kept = [number for number, ends in enumerate(bounds) if ends[0] >= needed]
-        lines = [
-            f"{one.name}: left out, its training part has {ends[0]:,} rows and one window needs {needed:,}"
-            for one, ends in zip(table.series, bounds, strict=True)
-            if ends[0] < needed
-        ]
+        short = Shortage()
+        for one, ends in zip(table.series, bounds, strict=True):
+            if ends[0] < needed:
+                short.add("left out, too short for one window of training", one.name, ends[0], needed)
         if not kept:
             longest = max(ends[0] for ends in bounds)
             raise HotloopError(
@@ -182,7 +181,7 @@ class Forecast(Task):
                 where=table.source,
                 fix="use a longer series, a smaller data.sequence or data.horizon, or smaller held-out parts",
             )
-        return [table.series[number] for number in kept], [bounds[number] for number in kept], lines
+        return [table.series[number] for number in kept], [bounds[number] for number in kept], short.notes()
 
     def _require_windows(self, parts: Sequence[SeriesWindows], cut: Cut, table: Table) -> None:
         for part, windows, count in zip(PARTS, parts, cut.counts, strict=True):

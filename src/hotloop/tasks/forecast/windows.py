@@ -106,5 +106,5 @@ def places_of_parts(
                 starts = torch.arange(count) + int(first_row[number]) + first - sequence
                 found[part].append(torch.stack([starts, torch.full_like(starts, number)]))
             elif not is_empty[part]:
-                short.add(names[number], PARTS[part], high - low, horizon + first - low)
+                short.add(f"no window for {PARTS[part]}", names[number], high - low, horizon + first - low)
     return [torch.cat(part, dim=1) if part else torch.empty(2, 0, dtype=torch.int64) for part in found], short
