@@ -47,7 +47,10 @@ class Forecaster(nn.Module):
         super().__init__()
         self.gradient_checkpointing = False
         self.norm, self.patch = norm, options.patch
-        self.targets, self.horizon = list(targets), horizon
+        self.horizon = horizon
+        # A buffer: a list of positions would be copied to the device anew in each step, and make the host wait.
+        self.targets: Tensor
+        self.register_buffer("targets", torch.tensor(targets), persistent=False)
         self.independent = options.channels == "independent"
         count, width = len(targets), options.hidden_size
         inputs = options.patch * (1 if self.independent else columns)
@@ -65,13 +68,14 @@ class Forecaster(nn.Module):
         if self.norm != "none":
             centre, spread = _statistics(self.norm, x_btc)
             x_btc = (x_btc - centre) / spread
-        own = x_btc[:, :, self.targets]  # (B, T, K)
+        own = x_btc.index_select(2, self.targets)  # (B, T, K)
         forecast = self._encode(own if self.independent else x_btc, symbol_b)
         if self.skip is not None:
             forecast = forecast.float() + self.skip(own)
         if self.norm == "none":
             return forecast
-        return forecast.float() * spread[:, :, self.targets] + centre[:, :, self.targets]
+        spread, centre = (each.index_select(2, self.targets) for each in (spread, centre))
+        return forecast.float() * spread + centre
 
     def _encode(self, x_btc: Tensor, symbol_b: Tensor) -> Tensor:
         rows, steps, columns = x_btc.shape
