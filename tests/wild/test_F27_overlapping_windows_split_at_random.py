@@ -1,4 +1,4 @@
-"""F27: overlapping windows split at random. The share that would leak is measured and told; the splits given share no row."""
+"""F27: overlapping windows split at random. The share that leaks is measured; the splits offered share no row."""
 
 from __future__ import annotations
 

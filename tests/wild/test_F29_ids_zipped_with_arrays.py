@@ -1,4 +1,4 @@
-"""F29: ids of samples zipped with arrays of stocks, so that all get the first one's id. Here each window has its own."""
+"""F29: ids of samples zipped with arrays of stocks: all get the first one. Here each window has its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def book(path, ids):
     start = np.concatenate([np.arange(51) + 150 * symbol for symbol in range(3)])
     y = np.arange(153) % 3
     np.savez(path, rows=rows.astype(np.float32), start=start, y=y, stock_ids=ids)
-    return Lob(LobModel(), LobData(path=str(path), layout="level", features="raw", mirror=False), seed=1)
+    return Lob(LobModel(), LobData(path=str(path), layout="level"), seed=1)
 
 
 def test_each_window_has_its_own_symbol(tmp_path):

@@ -18,8 +18,8 @@ def arrays(symbols: int = 4, seed: int = 5) -> dict[str, np.ndarray]:
     block = [*range(2, 20, 4), *range(0, 20, 4), *range(3, 20, 4), *range(1, 20, 4)]
     ids = np.array(books.names)[books.symbols.numpy()]
     weights = np.ones(len(books.y), dtype=np.float32)
-    return {"rows": books.rows.numpy()[:, block], "start": books.starts.numpy(), "y": books.y.numpy(), "weights": weights,
-            "stock_ids": ids}  # fmt: skip
+    rows, start, y = books.rows.numpy()[:, block], books.starts.numpy(), books.y.numpy()
+    return {"rows": rows, "start": start, "y": y, "weights": weights, "stock_ids": ids}
 
 
 def save(path, **changed):
@@ -68,7 +68,7 @@ def test_a_folder_of_parts_is_read_as_they_are_named(tmp_path):
         np.savez(tmp_path / f"stock_{part}.npz", **arrays(symbols=2, seed=number))
     task = lob(tmp_path)
     splits = task.sources()
-    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [52, 52, 52]
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [102, 102, 102]
     assert "test_balanced_accuracy" in task.baselines(splits)["linear"]
     assert [note.split(":")[0] for note in task.notes()] == ["train", "val", "test", "memory"]
 
@@ -112,7 +112,7 @@ FAULTS = {
     "no array 'y'": {"y": None},
     "no array 'start'": {"start": None},
     "unknown|nothing is known of: extra": {"extra": np.ones(3)},
-    "reach outside the 1,200 rows: starts 1101 at 103": {"start": np.append(arrays()["start"][:-1], 1101)},
+    "reach outside the 1,200 rows: starts 1101 at 203": {"start": np.append(arrays()["start"][:-1], 1101)},
     "array 'y' has shape": {"y": Y[:-1]},
     r"1 labels are none of 0 \(down\), 1 \(flat\), 2 \(up\): 3 at 4": {"y": np.where(np.arange(len(Y)) == 4, 3, Y)},
     "must be one whole number a window": {"y": Y + 0.5},
@@ -123,7 +123,7 @@ FAULTS = {
     "holds one symbol only": {"stock_ids": np.array(["a"] * len(Y))},
     "does not say which symbol": {"stock_ids": None},
     "windows cross from one symbol to the next": {
-        "start": arrays()["start"] - np.where(np.arange(len(Y)) == 26, 50, 0)
+        "start": arrays()["start"] - np.where(np.arange(len(Y)) == 51, 50, 0)
     },
 }
 
@@ -184,14 +184,14 @@ def test_a_window_on_both_sides_is_refused_with_the_count(tmp_path):
     found = arrays(seed=2)
     mixed = np.concatenate([found["rows"][:300], arrays(seed=1)["rows"][300:]])
     np.savez(tmp_path / "val.npz", **{**found, "rows": mixed})
-    with pytest.raises(HotloopError, match="78 of 104 validation windows are in the training part too"):
+    with pytest.raises(HotloopError, match="153 of 204 validation windows are in the training part too"):
         lob(tmp_path).sources()
 
 
 def test_options_without_effect_are_named():
     idle = {
         "gap": LobData(gap=100), "folds": LobData(folds=3), "rows": LobData(path="x", rows=999),
-        "val_path": LobData(val_path="x"), "scaling": LobData(scaling="standard"),
+        "val_path": LobData(val_path="x"), "scaling": LobData(features="relative", scaling="standard"),
         "split_seed": LobData(split="time", split_seed=3),
     }  # fmt: skip
     assert {name: [key for key, _, _ in data.problems()] for name, data in idle.items()} == {n: [n] for n in idle}

@@ -77,7 +77,7 @@ def test_relative_features_do_not_see_the_level_and_mirror_with_the_book(books):
 
 
 def test_scaling_is_fitted_on_the_training_part_alone():
-    data = LobData(features="raw", scaling="standard", symbols=4, rows=300, mirror=False)
+    data = LobData(scaling="standard", symbols=4, rows=300)
     task = Lob(LobModel(), data, seed=1)
     splits = task.sources()
     everything = torch.arange(len(splits.train))

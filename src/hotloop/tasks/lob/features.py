@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hotloop.tasks.lob.windows import Windows
+from hotloop.data.source import Source
 
 _SAMPLE = 2048  # windows to fit on: they overlap, more say the same
 _LIMIT = 10.0  # standard deviations
@@ -60,7 +60,7 @@ class Features(nn.Module):
         return pair.repeat(x_btf.shape[2] // 2)
 
     @torch.no_grad()
-    def fit(self, train: Windows, *, standard: bool) -> Features:
+    def fit(self, train: Source, *, standard: bool) -> Features:
         """Take the statistics of the training windows; returns itself."""
         step = max(1, len(train) // _SAMPLE)
         x_btf = train.batch(torch.arange(0, len(train), step))["x"].float()

@@ -74,18 +74,18 @@ class LobData(RowsData):
         "prices, ask prices, bid quantities, ask quantities); auto looks which columns move together.",
     )
     features: Literal["raw", "relative"] = knob(
-        "relative",
+        "raw",
         "What the model sees: the columns as they are, or prices as returns against their mean in the window and "
         "logarithms of quantities.",
     )
     mirror: bool = knob(
-        True, "In training half of the windows, at random, are seen from the other side: bids as asks, up as down."
+        False, "In training half of the windows, at random, are seen from the other side: bids as asks, up as down."
     )
     scaling: Literal["none", "standard"] = knob(
         "none", "standard: subtract each column's mean and divide by its spread, both of the training part alone."
     )
     symbols: int = knob(60, "Simulated books: how many symbols.", unit="symbols", ge=2)
-    rows: int = knob(1200, "Simulated books: rows of each symbol.", unit="rows", ge=200)
+    rows: int = knob(1000, "Simulated books: rows of each symbol.", unit="rows", ge=200)
 
     def problems(self) -> list[tuple[str, str, str]]:
         """Knobs without effect beside the others, and a gap in which windows would share rows."""
