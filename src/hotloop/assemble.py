@@ -18,13 +18,12 @@ from hotloop import device as machine
 from hotloop.config import direction, guards
 from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
-from hotloop.data.loader import batches, fetch, move
+from hotloop.data.loader import batches
 from hotloop.data.sampler import Sampler, key_of
-from hotloop.data.source import Source, as_source
+from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
-from hotloop.engine import loop, schedule
-from hotloop.engine.blame import telling_whose
+from hotloop.engine import measure, schedule
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Plan, apply_to_process
@@ -34,6 +33,7 @@ from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
+from hotloop.parts import Parts, first_micro_batch, prepare
 from hotloop.task import Batch, Splits, Task
 from hotloop.tasks.own import load_object
 
@@ -46,18 +46,22 @@ class Session:
 
     config: Config
     task: Task
-    splits: Splits  # on the device where the plan says resident
-    sampler: Sampler
+    parts: Parts
     plan: Plan
     state: TrainState
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> Splits:
+        """The sources, on the device where the plan says resident."""
+        return self.parts.splits
 
     def feed(self) -> Iterator[Batch]:
         """Effective batches from the state's step on."""
         plan = self.plan
         return batches(
             self.splits.train,
-            self.sampler,
+            self.parts.sampler,
             plan.torch_device,
             first_step=self.state.step,
             pad=plan.pad_ragged,
@@ -71,13 +75,13 @@ class Session:
     def evaluate(self) -> dict[str, float]:
         """Every evaluation metric of the model as it is, eval_ prefix included."""
         assert self.splits.val is not None
-        found = loop.prefixed(self._measure(self.splits.val))
+        found = measure.prefixed(self._measure(self.splits.val))
         for name, source in self.splits.extra.items():
             found[f"eval_loss_{name}"] = self._measure(source)["loss"]
         return found
 
     def _measure(self, source: Source) -> dict[str, float]:
-        return loop.evaluate(self.task, self.state.model, source, self.plan)
+        return measure.evaluate(self.task, self.state.model, source, self.plan)
 
 
 def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
@@ -97,52 +101,41 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     machine.set_deterministic(config.training.deterministic)
     machine.set_threads(plan.threads if plan else config.training.threads)
     machine.seed_everything(config.experiment.seed)
-    splits = read_splits(task)
-    if plan is None and splits.val is None:
+    effective = config.training.batch_size * config.training.gradient_accumulation_steps
+    parts = prepare(task, config, effective)
+    if plan is None and parts.splits.val is None:
         _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
     model = task.model().to(device)
     model = model if model.training else model.train()  # layers that a person set to eval() stay there
     _set_checkpointing(model, config.optimization.gradient_checkpointing)
-    effective = config.training.batch_size * config.training.gradient_accumulation_steps
-    sampler = task.sampler(splits.train, effective, config.experiment.seed)
-    _check_schedule(loaded, sampler.steps_per_epoch)
+    _check_schedule(loaded, parts.sampler.steps_per_epoch)
     remarks: list[str] = []
     is_new = plan is None
     if plan is None:
-        plan, remarks = _plan(config, task, model, splits.train, sampler, device)
+        plan, remarks = _plan(config, task, model, parts, device)
     plan = apply_to_process(plan)
     if plan.resident:
-        splits = _on_device(splits, device)
-    if is_new and splits.val is not None:
-        _require_metrics(config, splits, rehearse(task, model, splits.val, plan))
+        parts.move_to(device)
+    if is_new and parts.splits.val is not None:
+        _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
-    remarks += [*_remarks(config, plan, sampler), *plan.inexact()]
-    return Session(config, task, splits, sampler, plan, state, remarks)
+    remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler), *plan.inexact()]
+    return Session(config, task, parts, plan, state, remarks)
 
 
-def _plan(
-    config: Config, task: Task, model: nn.Module, train: Source, sampler: Sampler, device: torch.device
-) -> tuple[Plan, list[str]]:
+def _plan(config: Config, task: Task, model: nn.Module, parts: Parts, device: torch.device) -> tuple[Plan, list[str]]:
     """The plan of a new run, after a look at the loss; and remarks for the user."""
     sections = Sections(config.data, config.training, config.callbacks, config.doctor.on_nan)
 
     def probe(precisions: list[str]) -> Facts:
-        batch = _first_micro_batch(train, sampler, config.training.batch_size, device)
+        batch = first_micro_batch(parts, config.training.batch_size, device)
         return look(task, model, batch, device, precisions)
 
-    plan, remarks = resolve(sections, device, model, train, sampler, probe)
-    refuse_lone_rows(task, model, train, sampler, plan)
+    plan, remarks = resolve(sections, device, model, parts.host.train, parts.sampler, probe)
+    refuse_lone_rows(task, model, parts.host.train, parts.sampler, plan)
     return plan, remarks
-
-
-def read_splits(task: Task) -> Splits:
-    """The task's sources, whatever form it gave them in, after `data.limit` and `data.val_fraction`."""
-    given = task.sources()
-    val = None if given.val is None else as_source(given.val)
-    extra = {name: as_source(source) for name, source in given.extra.items()}
-    return task.cut(Splits(as_source(given.train), val, extra))
 
 
 def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainState:
@@ -193,9 +186,8 @@ def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[Hooks, observe
 def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
     """(step, learning rate) for each step that the run would take, without training; reads the data for its length."""
     config = loaded.config
-    splits = read_splits(task)
     effective = config.training.batch_size * config.training.gradient_accumulation_steps
-    per_epoch = task.sampler(splits.train, effective, config.experiment.seed).steps_per_epoch
+    per_epoch = prepare(task, config, effective).sampler.steps_per_epoch
     _check_schedule(loaded, per_epoch)
     factors = schedule.factors(config.optimization, total_steps(config.training, per_epoch), per_epoch)
     return [(step, factor * config.optimization.learning_rate) for step, factor in enumerate(factors)]
@@ -254,20 +246,6 @@ def _check_schedule(loaded: Loaded, steps_per_epoch: int) -> None:
     )
     if problems:
         raise ConfigError(problems)
-
-
-def _first_micro_batch(source: Source, sampler: Sampler, size: int, device: torch.device) -> Batch:
-    indices = torch.from_numpy(sampler.indices(0, 0)[:size].copy())
-    with telling_whose("the data"):
-        return move(fetch(source, indices, None), device)
-
-
-def _on_device(splits: Splits, device: torch.device) -> Splits:
-    def there(source: Source) -> Source:
-        return source.to(device) if source.nbytes is not None else source
-
-    val = None if splits.val is None else there(splits.val)
-    return Splits(there(splits.train), val, {name: there(source) for name, source in splits.extra.items()})
 
 
 def _set_checkpointing(module: nn.Module, wanted: bool) -> None:

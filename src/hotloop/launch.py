@@ -16,29 +16,30 @@ from typing import Any
 from hotloop import assemble, saved
 from hotloop import device as machine
 from hotloop.assemble import Session
+from hotloop.conclude import baselines, baselines_of, finish
 from hotloop.config import to_yaml
 from hotloop.config.arguments import Arguments
 from hotloop.config.load import Loaded
 from hotloop.config.schema import to_plain
 from hotloop.data.fingerprint import fingerprint
+from hotloop.data.ledger import to_json
 from hotloop.engine import checkpoint, loop
 from hotloop.engine.callbacks import Judge
 from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Plan
 from hotloop.engine.schedule import OPEN_ENDED
-from hotloop.errors import CheckStopped, Interrupted
-from hotloop.runs.recorder import Recorder
+from hotloop.parts import autopsy
+from hotloop.runs.recorder import Recorder, Tracker
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
-from hotloop.runs.wording import evaluation_warning
+from hotloop.runs.wording import baseline_lines
 from hotloop.saved import (
     ASSETS,
+    BASELINES,
     CONFIG,
     DATA,
-    FINAL,
     PLAN,
-    SUMMARY,
     Run,
     make_task,
     read_json,
@@ -83,6 +84,9 @@ def train(
     folder.write_json(PLAN, session.plan.to_dict())
     folder.write_json(ASSETS, task.assets())
     folder.write_json(DATA, _fingerprints(session))
+    folder.write_json(BASELINES, baselines(session))
+    if session.parts.ledger is not None:
+        folder.write_json("ledger.json", to_json(session.parts.ledger))
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes]
@@ -127,7 +131,7 @@ def resume(
     payload, notes = checkpoint.newest_good(folder.checkpoints)
     plan = Plan.from_dict(payload["plan"] if payload else read_json(folder.dir / PLAN))
     session = assemble.build(Loaded(config, {}, (), Arguments()), task, plan=plan)
-    per_epoch = session.plan.steps_per_epoch, session.sampler.steps_per_epoch
+    per_epoch = session.plan.steps_per_epoch, session.parts.sampler.steps_per_epoch
     saved.refuse_other_data(folder, per_epoch, task.assets(), _fingerprints(session))
     judged = Judged(resumed=True)
     if payload is not None:
@@ -159,7 +163,7 @@ def _conduct(
     config, plan, state = session.config, session.plan, session.state
     purge = state.step + 1 if judged.resumed else None
     trackers = [TensorBoard(folder.dir / "tensorboard", purge)] if "tensorboard" in config.experiment.trackers else []
-    hooks, judge = assemble.observe(session, [Recorder(folder, reporter, trackers), *callbacks])
+    hooks, judge = assemble.observe(session, [_recorder(session, folder, reporter, trackers), *callbacks])
     remarks = hooks.load_state_dict(judged.states)
     if judged.resumed:
         _keeper(session, folder, judge).restore(state.step, judged.scores)
@@ -174,22 +178,33 @@ def _conduct(
         hooks.tell("on_end", outcome.reason)
     else:
         outcome = loop.fit(state, session.feed(), hooks, evaluate, save, outcome)
+    if outcome.status == "failed":
+        outcome.reason += "".join(f"; {line}" for line in autopsy(session.parts, state.step + 1))
     if outcome.status == "failed" and not (folder.checkpoints / f"step_{state.step}.pt").exists():
         save(outcome)  # the weights of the step before the fault
     outcome.seconds = _together(judged.spent, outcome)
-    return _finish(session, folder, reporter, outcome, judge, startup, started)
+    return finish(session, folder, reporter, outcome, judge, startup, started)
+
+
+def _recorder(session: Session, folder: RunFolder, reporter: Reporter, trackers: Sequence[Tracker]) -> Recorder:
+    plan = session.plan
+    told = getattr(session.task, "epoch_line", False) and plan.total_steps < OPEN_ENDED
+    return Recorder(folder, reporter, trackers, -(-plan.total_steps // plan.steps_per_epoch) if told else None)
 
 
 def _announce(session: Session, folder: RunFolder, reporter: Reporter, notes: Sequence[str]) -> None:
     """Tell what will be trained, and how."""
     config, plan, level = session.config, session.plan, session.config.experiment.log_level
+    known = baselines_of(folder)
+    details = plan.all_lines() if level == "debug" else []
     reporter.start(
         f"{Path(config.task).name} | {folder.dir.name}",
-        [*notes, *plan.lines(), *session.remarks, *(plan.all_lines() if level == "debug" else [])],
+        [*notes, *baseline_lines(known), *plan.lines(), *session.remarks, *details],
         plan.total_steps if plan.total_steps < OPEN_ENDED else 0,
         first_step=session.state.step,
         memory_total=machine.memory_total(plan.torch_device) if plan.torch_device.type == "cuda" else 0,
         level=level,
+        baselines=known,
     )
 
 
@@ -222,60 +237,6 @@ def _as_kept(outcome: Outcome) -> dict[str, Any]:
     """The outcome as a run that goes on from here should begin with; an interruption does not go on."""
     found = {name: value for name, value in asdict(outcome).items() if name != "seconds"}
     return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
-
-
-def _finish(
-    session: Session,
-    folder: RunFolder,
-    reporter: Reporter,
-    outcome: Outcome,
-    judge: Judge,
-    startup: float,
-    started: float,
-) -> Run:
-    """Final weights, summary, closing line; then the exit that the outcome asks for."""
-    state = session.state
-    if outcome.status != "interrupted":
-        checkpoint.save(folder.dir / FINAL, state.model.state_dict())
-    summary = _summary(session, outcome, judge, startup, time.time() - started)
-    history = folder.read_metrics()
-    folder.write_json("metrics.json", history)
-    if outcome.status != "interrupted":
-        folder.log(f"training took {outcome.seconds['train']:.2f} seconds")
-    folder.write_json(SUMMARY, summary)  # last: a run that has it is over, so nothing else may be missing
-    folder.close()
-    reporter.finish({**summary, "dir": str(folder.dir)})
-    if outcome.status == "failed":
-        raise CheckStopped(
-            f"{outcome.reason}: training stopped before the update",
-            where=str(folder.dir),
-            fix=f"the weights of step {state.step} are good and saved; try a lower learning rate or a longer warmup",
-        )
-    if outcome.status == "interrupted":
-        raise Interrupted(
-            f"interrupted after step {state.step}; the checkpoint is saved", fix=f"hotloop resume {folder.dir}"
-        )
-    return Run(folder.dir, summary, history, state.model)
-
-
-def _summary(session: Session, outcome: Outcome, judge: Judge, startup: float, total: float) -> dict[str, Any]:
-    """training_summary.json."""
-    state, plan = session.state, session.plan
-    return {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "task": Path(session.config.task).name,
-        "steps": state.step,
-        "epochs": round(state.step / plan.steps_per_epoch, 6),
-        "train_loss": outcome.train_loss,
-        **outcome.metrics,
-        **({"warning": warning} if (warning := evaluation_warning(outcome.metrics)) else {}),
-        "best": judge.verdict,
-        "seconds": {"startup": startup, **outcome.seconds, "total": total},
-        "effective_batch": plan.effective_batch,
-        "peak_memory": machine.peak_memory(plan.torch_device),
-        "parameters": sum(parameter.numel() for parameter in state.model.parameters()),
-    }
 
 
 def _fingerprints(session: Session) -> dict[str, Any]:

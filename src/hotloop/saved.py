@@ -20,7 +20,7 @@ from hotloop.tasks import BUILTIN, task_class
 from hotloop.tasks.own import load_user_task
 
 SUMMARY, PLAN, ASSETS, FINAL = "training_summary.json", "plan.json", "assets.json", "final_model.pt"
-CONFIG, DATA = "config.json", "data.json"
+CONFIG, DATA, BASELINES = "config.json", "data.json", "baselines.json"
 FIT = "fit"
 """What the configuration of a run of `hotloop.fit` names as its task."""
 

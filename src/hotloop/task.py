@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from hotloop.config.schema import DataSection, ModelSection, RowsData, TaskOptions
 from hotloop.data.sampler import Sampler, Shuffle
-from hotloop.data.source import Source, first_rows, hold_out
+from hotloop.data.source import Source, Subset, first_rows, hold_out, required_column
+from hotloop.data.split import fold_rows, grouped_rows, stratified_rows, time_rows
 
 Batch = dict[str, Tensor]
 LossValues = Tensor | dict[str, Tensor]
@@ -104,16 +105,39 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__}.sources() is missing")
 
     def cut(self, splits: Splits) -> Splits:
-        """Apply `data.limit` (the first rows) and `data.val_fraction` (where there is no validation part: rows drawn
-        at random). A task whose `sources` does both itself returns the splits as they are.
+        """Apply `data.limit` (the first rows) and, where there is no validation part, `data.val_fraction` or
+        `data.folds` in the manner of `data.split`. A task whose `sources` does both itself returns them as they are.
         """
         train, val = splits.train, splits.val
-        if val is None and self.data_options.val_fraction > 0:
-            train, val = hold_out(train, self.data_options.val_fraction, self.seed)
+        if val is None and (self.data_options.val_fraction > 0 or self._folds):
+            train, val = self._held_out(train)
         if self.data_options.limit is not None:
             train = first_rows(train, self.data_options.limit)
             val = None if val is None else first_rows(val, self.data_options.limit)
-        return Splits(train, val, splits.extra)
+        return Splits(train, val, splits.extra, splits.test)
+
+    @property
+    def _folds(self) -> int | None:
+        return self.data_options.folds if isinstance(self.data_options, RowsData) else None
+
+    def _held_out(self, source: Source) -> tuple[Source, Source]:
+        """Training and validation rows of one source, as the data section says."""
+        options = self.data_options
+        how = options.split if isinstance(options, RowsData) else "random"
+        labels = required_column(source, "y", "data.split", "a stratified split") if how == "stratified" else None
+        groups = required_column(source, "group", "data.split", "a split by group") if how == "group" else None
+        if self._folds:
+            fold = (options.fold or 1) - 1
+            rows = fold_rows(how, len(source), self._folds, fold, self.seed, labels=labels, groups=groups)
+        elif labels is not None:
+            rows = stratified_rows(labels, options.val_fraction, self.seed)
+        elif groups is not None:
+            rows = grouped_rows(groups, options.val_fraction, self.seed)
+        elif how == "time":
+            rows = time_rows(len(source), options.val_fraction)
+        else:
+            return hold_out(source, options.val_fraction, self.seed)
+        return Subset(source, rows[0]), Subset(source, rows[1])
 
     def model(self) -> nn.Module:
         """A freshly initialised model; torch's generators are seeded by the engine before the call."""

@@ -76,7 +76,7 @@ def feed(built, **how):
     """Forty batches, each taken while the GPU is busy, so that a copy that nobody waited for would show."""
     source = built.splits.train.to(torch.device("cpu" if not how["resident"] else "cuda"))
     busy = torch.randn(1024, 1024, device="cuda")
-    stream = batches(source, built.sampler, torch.device("cuda"), first_step=3, seed=1, **how)
+    stream = batches(source, built.parts.sampler, torch.device("cuda"), first_step=3, seed=1, **how)
     found = []
     for _ in range(40):
         busy = torch.tanh(busy @ busy)

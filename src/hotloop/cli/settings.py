@@ -99,11 +99,23 @@ def _rows_of_all() -> list[dict[str, str]]:
 
     shared = rows(TaskOptions(""))
     known = {row["key"] for row in shared}
-    added = [{**row, "task": name} for name in BUILTIN for row in _rows_of(name) if row["key"] not in known]
+    added: dict[str, dict[str, str]] = {}
+    for name in BUILTIN:
+        for row in _rows_of(name):
+            if row["key"] not in known:
+                added[row["key"]] = _joined(added.get(row["key"]), {**row, "task": name})
     order: dict[str, int] = {}
     for row in [*_rows_of(next(iter(BUILTIN))), *shared]:
         order.setdefault(row["key"].partition(".")[0], len(order))
-    return sorted([*shared, *added], key=lambda row: order[row["key"].partition(".")[0]])
+    return sorted([*shared, *added.values()], key=lambda row: order[row["key"].partition(".")[0]])
+
+
+def _joined(before: dict[str, str] | None, row: dict[str, str]) -> dict[str, str]:
+    """One row for a key that several tasks have; what differs between them is said to."""
+    if before is None:
+        return row
+    same = {name: value if value == row.get(name) else "differs by task" for name, value in before.items()}
+    return {**same, "meaning": before["meaning"], "task": f"{before['task']}, {row['task']}"}
 
 
 def _show(row: dict[str, str]) -> None:

@@ -173,3 +173,83 @@ class ShiftedBlocks:
         offset = key_of(self.seed, 3, epoch) % (min(room, self.block - 1) + 1)
         positions = _positions(self.blocks, self.batch_size, step, count)
         return offset + self.block * permute(positions, self.blocks, key_of(self.seed, 1, epoch))
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """Every class equally often: each run of C draws holds each class once, each class in its own shuffled order.
+
+    A class begins its rows anew, in another order, once all were drawn, over the epochs' ends too; so a frequent
+    class is seen whole over a few epochs and a rare one several times in one. An epoch is as many draws as rows.
+
+    Args:
+        labels: (N,) the class of each row; classes without rows are never drawn.
+    """
+
+    labels: Indices
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check(len(self.labels), self.batch_size)
+        classes = np.unique(self.labels)
+        object.__setattr__(self, "_rows", [np.flatnonzero(self.labels == label) for label in classes])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def indices(self, epoch: int, step: int, count: int = 1) -> Indices:
+        rows: list[Indices] = self._rows  # type: ignore[attr-defined]
+        classes = len(rows)
+        per_epoch = -(-len(self.labels) // classes) * classes  # an epoch begins with a whole run of classes
+        draws = epoch * per_epoch + _positions(len(self.labels), self.batch_size, step, count)
+        turns = draws // classes
+        chosen = self._class_order(turns, classes)[np.arange(len(draws)), draws % classes]
+        found = np.empty(len(draws), dtype=np.int64)
+        for number, members in enumerate(rows):
+            mine = chosen == number
+            found[mine] = self._members(members, turns[mine], number)
+        return found
+
+    def _class_order(self, turns: Indices, classes: int) -> Indices:
+        """The order of the classes in each turn, (B, C): shuffled, so that no rank or micro-batch gets one class."""
+        slots = (turns[:, None] * classes + np.arange(classes)).astype(np.uint64)
+        order: Indices = np.argsort(_mix(slots + np.uint64(key_of(self.seed, 8))), axis=1)
+        return order
+
+    def _members(self, members: Indices, turns: Indices, number: int) -> Indices:
+        """The rows of one class at its draws number `turns`."""
+        passes, places = np.divmod(turns, len(members))
+        found = np.empty(len(turns), dtype=np.int64)
+        for one in np.unique(passes):
+            now = passes == one
+            found[now] = members[permute(places[now], len(members), key_of(self.seed, 9, number, int(one)))]
+        return found
+
+
+@dataclass(frozen=True)
+class RankShare:
+    """One rank's part of another sampler's order: of each effective batch every `ranks`-th item, from `rank` on.
+
+    All ranks together see exactly the batches that one process would, whatever the sampler; a weighted one too.
+    """
+
+    inner: Sampler
+    rank: int
+    ranks: int
+
+    @property
+    def batch_size(self) -> int:
+        return -(-self.inner.batch_size // self.ranks)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.inner.steps_per_epoch
+
+    def indices(self, epoch: int, step: int, count: int = 1) -> Indices:
+        whole = self.inner.indices(epoch, step, count)
+        batches = [
+            whole[first : first + self.inner.batch_size] for first in range(0, len(whole), self.inner.batch_size)
+        ]
+        return np.concatenate([batch[self.rank :: self.ranks] for batch in batches])

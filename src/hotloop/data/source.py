@@ -179,6 +179,29 @@ class Subset:
         return Subset(self._source.to(device), self._rows.to(device))
 
 
+def column_of(source: Source, name: str) -> Tensor | None:
+    """A whole column of a source, (N, ...) on the CPU; None where it has none, or cannot tell."""
+    give = getattr(source, "column", None)
+    found: Tensor | None = None if give is None else give(name)
+    return found
+
+
+def required_column(source: Source, name: str, key: str, why: str) -> Tensor:
+    """A column that an option needs.
+
+    Raises:
+        HotloopError: the source has none of that name with one value a row.
+    """
+    found = column_of(source, name)
+    if found is None or found.dim() != 1:
+        raise HotloopError(
+            f"{why} needs a column {name} in the training data, one value a row, and there is none",
+            where=key,
+            fix=f"leave {key} out, or give the data such a column",
+        )
+    return found
+
+
 def first_rows(source: Source, count: int) -> Source:
     """The first `count` rows, or all where there are fewer."""
     return source if count >= len(source) else Subset(source, torch.arange(count))

@@ -1,4 +1,4 @@
-"""The loop: `steps` trains and yields, `fit` drains it and does what the callbacks ask, `evaluate` measures.
+"""The loop: `steps` trains and yields, `fit` drains it and does what the callbacks ask.
 
 After a step the order is fixed, so that a resumed run writes what an undisturbed one would: look at the device once,
 stop if a value was not finite, log, evaluate, save, stop. Between log points the host never waits for the device.
@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import nn
 
 from hotloop import device as machine
-from hotloop.data.loader import IndexStream, fetch, move
-from hotloop.data.sampler import Sequential
-from hotloop.data.source import Source
 from hotloop.engine.hooks import INTERRUPTED, Ask, Hooks, Record, StepInfo
-from hotloop.engine.plan import Plan
-from hotloop.engine.precision import autocast
-from hotloop.engine.reduce import plain_tallies, rows_of
+from hotloop.engine.reduce import rows_of
 from hotloop.engine.state import Readout, TrainState
 from hotloop.engine.step import train_step
 from hotloop.errors import CheckStopped
-from hotloop.task import Batch, Tally, Task
+from hotloop.task import Batch
 
 
 @dataclass
@@ -101,48 +92,6 @@ class _Stall:
         if idle >= self.PATIENCE or (ends and readout.applied == 0 and idle > 0):
             return f"loss or gradient not finite in {idle} steps on end (up to step {step}), so no update was made"
         return ""
-
-
-@torch.no_grad()
-def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, float]:
-    """Loss and metrics over every item of a source, exact over uneven batches; random state is left as it was.
-
-    Args:
-        task: gives the plain loss and the metrics of a batch.
-        model: put back into training mode afterwards if it was.
-        source: already on the device if the plan says resident.
-        plan: batch size, device, precision.
-
-    Returns:
-        Names without the eval_ prefix: loss, and what the task adds.
-    """
-    device, rows = plan.torch_device, len(source)
-    size = min(plan.eval_batch, rows)
-    place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
-    stream = iter(IndexStream(Sequential(rows, size), place))
-    tallies: dict[str, Tally] = {}
-    modes = [(module, module.training) for module in model.modules()]  # a person may keep some layers frozen
-    model.eval()
-    with machine.undisturbed(device):
-        for first in range(0, rows, size):
-            ragged = rows - first < size and plan.pad_ragged
-            batch = move(fetch(source, next(stream), size if ragged else None), device)
-            with autocast(device, plan.precision):
-                found = plain_tallies(task, model, batch, rows)
-            for name, tally in found.items():
-                wide = Tally(tally.sum.double(), tally.weight.double())  # a long float32 sum would drift
-                tallies[name] = tallies[name] + wide if name in tallies else wide
-    for module, mode in modes:
-        module.training = mode
-    sums = torch.stack([part for tally in tallies.values() for part in (tally.sum, tally.weight)])
-    numbers = sums.tolist()  # the one transfer
-    means = {n: s / w if w else math.nan for n, s, w in zip(tallies, numbers[::2], numbers[1::2], strict=True)}
-    if "loss" not in means:  # several terms: their sum, as in training
-        weighed = zip(tallies, numbers[1::2], strict=True)
-        terms = {n.removeprefix("loss_"): means[n] for n, weight in weighed if n.startswith("loss_") and weight}
-        weights = task.term_weights()
-        means["loss"] = sum(v * weights.get(n, 1.0) for n, v in terms.items()) if terms else math.nan
-    return means
 
 
 def fit(
@@ -278,8 +227,3 @@ class _Watch:
     def train_seconds(self) -> float:
         self.pause()
         return self.spent
-
-
-def prefixed(metrics: Mapping[str, float], suffix: str = "") -> dict[str, Any]:
-    """Names as they are written: eval_NAME, with a suffix for a further source."""
-    return {f"eval_{name}{suffix}": value for name, value in metrics.items()}

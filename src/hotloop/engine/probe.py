@@ -20,6 +20,7 @@ from hotloop.data.loader import fetch, move
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.engine.blame import telling_whose
+from hotloop.engine.measure import means, measuring
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows_of, total_weights
@@ -119,28 +120,24 @@ def _refuse_pairs(task: Task, model: nn.Module, batch: Batch, name: str, rows: i
         )
 
 
-@torch.no_grad()
 def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[str]:
     """Evaluate a row or two before the run, so that what evaluation cannot do is told before it costs an epoch.
 
     Returns:
-        Names that `loop.evaluate` will give, without the eval_ prefix.
+        Names that `measure.evaluate` will give, without the eval_ prefix.
 
     Raises:
-        HotloopError: loss or metrics have the wrong shape, or cannot be averaged over several batches.
+        HotloopError: loss, metrics or outputs have the wrong shape, or cannot be averaged over several batches.
     """
     device, size = plan.torch_device, min(2, len(source), plan.eval_batch)
     place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with buffers_put_back(model), machine.undisturbed(device), autocast(device, plan.precision):
+    with buffers_put_back(model), measuring(model, device), autocast(device, plan.precision):
         with telling_whose("the validation data"):
             batch = move(fetch(source, torch.arange(size, device=place), None), device)
         with telling_whose("the loss or a metric, in validation,", batch):
             found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
-    for module, mode in modes:
-        module.training = mode
-    return {"loss", *found}
+            task.predict(model, batch)
+            return set(means(task, found))
 
 
 def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hotloop.runs.wording import duration, evaluation_line, summary_rows, training_line
+from hotloop.runs.wording import Baselines, duration, evaluation_line, summary_rows, training_line
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -44,6 +44,7 @@ class Console:
         self._loss: float | None = None
         self._phase = ""
         self._level = "info"
+        self._baselines: Baselines = {}
 
     def start(
         self,
@@ -54,9 +55,10 @@ class Console:
         first_step: int = 0,
         memory_total: int = 0,
         level: str = "info",
+        baselines: Baselines | None = None,
     ) -> None:
         """Print title and lines, and open the bar."""
-        self._began, self._first_at = perf_counter(), None
+        self._began, self._first_at, self._baselines = perf_counter(), None, baselines or {}
         self._first_step = self._step = first_step
         self._total, self._memory_total, self._level = total_steps, memory_total, level
         if level in _QUIET:
@@ -94,7 +96,9 @@ class Console:
         if "train_loss" in record:
             self._print_fields(training_line(record, self._memory_total), "")
         if any(key.startswith("eval_") for key in record):
-            self._print_fields(evaluation_line(record), "bold green" if record.get("best") else "green")
+            self._print_fields(
+                evaluation_line(record, self._baselines), "bold green" if record.get("best") else "green"
+            )
 
     def note(self, text: str, level: str = "info") -> None:
         """Print a line; warnings are marked, on a plain stream too."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TRAIN, _EVAL, _RATE = "#1f77b4", "#d62728", "#5f6b76"
 _LEGEND_INSIDE = 5  # more runs than this get their legend beside the picture
 _FORMATS = (".png", ".svg", ".pdf")
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 13,
     "axes.titleweight": "bold",
@@ -65,12 +65,12 @@ def plot_curves(runs: Sequence[Curves], out: Path) -> Path:
     target = _checked(out)
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = _one(runs[0]) if len(runs) == 1 else _several(_told_apart(runs))
         notes = [note for run in runs for note in run.notes()]
         if notes:
             figure.supxlabel("; ".join(notes[:2]) + (" ..." if len(notes) > 2 else ""), fontsize=9, color="#8a4b00")
-        return _save(figure, target)
+        return save(figure, target)
 
 
 def plot_schedule(values: Sequence[tuple[int, float]], out: Path, title: str = "Learning rate") -> Path:
@@ -86,22 +86,22 @@ def plot_schedule(values: Sequence[tuple[int, float]], out: Path, title: str = "
     target = _checked(out)
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
-        figure = _figure(8, 4)
+    with rc_context(STYLE):
+        figure = new_figure(8, 4)
         axes = figure.subplots()
         steps, rates = zip(*values, strict=True)
         axes.plot(steps, rates, color=_TRAIN, linewidth=2)
         axes.fill_between(steps, rates, color=_TRAIN, alpha=0.08)
         highest = max(range(len(rates)), key=rates.__getitem__)
         peak = f"peak {rates[highest]:.3g} at step {steps[highest]:,}, ends at {rates[-1]:.3g}"
-        _title(axes, title, peak)
+        titled(axes, title, peak)
         axes.set(xlabel="step", ylabel="learning rate", ylim=(0, max(rates) * 1.08 or 1.0))
         _readable(axes)
-        return _save(figure, target)
+        return save(figure, target)
 
 
 def _one(run: Curves) -> Figure:
-    figure = _figure(8.5, 5.5)
+    figure = new_figure(8.5, 5.5)
     if run.learning_rate:
         axes, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         lower.plot(list(run.learning_rate), list(run.learning_rate.values()), color=_RATE, linewidth=1.5)
@@ -112,7 +112,7 @@ def _one(run: Curves) -> Figure:
         axes.set_xlabel(run.unit)
     _draw_train(axes, run)
     subtitle = _draw_eval(axes, run)
-    _title(axes, run.name, subtitle)
+    titled(axes, run.name, subtitle)
     axes.set_ylabel("loss")
     _readable(axes)
     axes.legend(loc="upper right")
@@ -144,7 +144,7 @@ def _draw_eval(axes: Axes, run: Curves) -> str:
 
 def _several(runs: Sequence[Curves]) -> Figure:
     outside = len(runs) > _LEGEND_INSIDE
-    figure = _figure(11.5 if outside else 9, 5.5)
+    figure = new_figure(11.5 if outside else 9, 5.5)
     axes = figure.subplots()
     for run, colour in zip(runs, _colours(len(runs)), strict=True):
         curve = run.eval or run.train
@@ -155,7 +155,7 @@ def _several(runs: Sequence[Curves]) -> Figure:
         marks: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(curve) <= 60 else {}
         axes.plot(list(curve), list(curve.values()), color=colour, linewidth=1.8, label=label, **marks)
     both = any(run.eval and run.train for run in runs)
-    _title(axes, f"{len(runs)} runs", "bold: evaluation, thin: training (smoothed)" if both else "")
+    titled(axes, f"{len(runs)} runs", "bold: evaluation, thin: training (smoothed)" if both else "")
     axes.set(xlabel="/".join(sorted({run.unit for run in runs})), ylabel="loss")
     _readable(axes)
     if outside:
@@ -196,7 +196,7 @@ def _colours(count: int) -> list[Any]:
     return [colormaps["turbo"](0.05 + 0.9 * index / (count - 1)) for index in range(count)]
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -205,7 +205,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _title(axes: Axes, title: str, subtitle: str) -> None:
+def titled(axes: Axes, title: str, subtitle: str) -> None:
     axes.set_title(title.replace("$", r"\$"), loc="left", pad=24 if subtitle else 10)
     if subtitle:
         axes.annotate(
@@ -231,7 +231,7 @@ def _checked(out: Path) -> Path:
     return target
 
 
-def _save(figure: Figure, target: Path) -> Path:
+def save(figure: Figure, target: Path) -> Path:
     buffer = BytesIO()
     figure.savefig(buffer, format=target.suffix.lstrip(".").lower())
     write_atomic(target, buffer.getvalue())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from hotloop.runs.reporter import Reporter
 from hotloop.runs.store import RunFolder
-from hotloop.runs.wording import evaluation_warning
+from hotloop.runs.wording import epoch_line, evaluation_warning
 
 
 class Tracker(Protocol):
@@ -27,11 +28,15 @@ class Recorder:
         folder: the run's folder.
         reporter: the screen.
         trackers: further places.
+        epochs: of the whole run, for a line at the end of each; None says nothing of epochs.
     """
 
-    def __init__(self, folder: RunFolder, reporter: Reporter, trackers: Sequence[Tracker]) -> None:
+    def __init__(
+        self, folder: RunFolder, reporter: Reporter, trackers: Sequence[Tracker], epochs: int | None = None
+    ) -> None:
         self._folder, self._reporter, self._trackers = folder, reporter, list(trackers)
         losses = [record["train_loss"] for record in folder.read_metrics() if record.get("train_loss") is not None]
+        self._epochs, self._epoch_began = epochs, time.perf_counter()
         self._train_loss: float = losses[-1] if losses else float("nan")
 
     def on_step(self, info: Any) -> None:
@@ -47,8 +52,20 @@ class Recorder:
         if "eval_loss" in record:
             line = f"step {record['step']}: train loss {self._train_loss:.4f}, val loss {record['eval_loss']:.4f}"
             self._folder.log(line)
+            self._tell_epoch(record)
             if warning := evaluation_warning(record):
                 self._reporter.note(f"step {record['step']}: {warning}", "warning")
+
+    def _tell_epoch(self, record: Mapping[str, Any]) -> None:
+        """The line of an epoch that has just ended with a validation, in the form that other tools read."""
+        epoch = record.get("epoch", 0.5)
+        if self._epochs is None or epoch != int(epoch):
+            return
+        now = time.perf_counter()
+        line = epoch_line(int(epoch), self._epochs, self._train_loss, record["eval_loss"], now - self._epoch_began)
+        self._epoch_began = now
+        self._folder.log(line)
+        self._reporter.note(line)
 
     def on_save(self, step: int) -> None:
         for tracker in self._trackers:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from hotloop.runs.wording import Baselines
+
 
 class Reporter(Protocol):
     """Where a run tells what happens; called from the host only, never with device tensors."""
@@ -18,6 +20,7 @@ class Reporter(Protocol):
         first_step: int = 0,
         memory_total: int = 0,
         level: str = "info",
+        baselines: Baselines | None = None,
     ) -> None:
         """Training begins.
 
@@ -28,6 +31,7 @@ class Reporter(Protocol):
             first_step: steps already done (a resumed run).
             memory_total: bytes of the device's memory; 0 on a CPU.
             level: "debug" and "info" show everything, "warning" warnings and the summary, "error" nothing.
+            baselines: of simple predictors, name -> metric -> value, shown beside each figure of validation.
         """
 
     def progress(self, step: int) -> None:
@@ -61,6 +65,7 @@ class Silent:
         first_step: int = 0,
         memory_total: int = 0,
         level: str = "info",
+        baselines: Baselines | None = None,
     ) -> None:
         """Show nothing."""
 

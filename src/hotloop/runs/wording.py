@@ -7,9 +7,11 @@ tools read. Memory is in bytes; seconds are seconds; a missing or non-finite num
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+Baselines = Mapping[str, Mapping[str, float]]
+"""Name of a simple predictor -> metric (without eval_) -> value."""
 _GB = 2**30
 _PARTS = ("startup", "compile", "train", "eval", "total")
 _NOT_METRICS = {"eval_seconds", "eval_loss"}
@@ -37,17 +39,56 @@ def training_line(record: Mapping[str, Any], memory_total: int = 0) -> str:
     return " | ".join(parts)
 
 
-def evaluation_line(record: Mapping[str, Any]) -> str:
-    """Word an evaluation record: the loss first, then the task's metrics, then whether it is the best so far."""
+def evaluation_line(record: Mapping[str, Any], baselines: Baselines | None = None) -> str:
+    """Word an evaluation record: the loss first, then the task's metrics beside what simple predictors reach, then
+    whether it is the best so far.
+    """
     parts = [f"Step {record['step']}"]
     if "eval_loss" in record:
         parts.append(f"Eval loss: {number(record['eval_loss'], '.4f')}")
     for key, value in record.items():
         if key.startswith("eval_") and key not in _NOT_METRICS and not isinstance(value, (dict, list, str)):
-            parts.append(f"{key}: {number(value, '.4g')}")
+            parts.append(f"{key}: {number(value, '.4g')}{beside(key, baselines)}")
     if record.get("best"):
         parts.append("best")
     return " | ".join(parts)
+
+
+def beside(key: str, baselines: Baselines | None) -> str:
+    """` (linear 0.426, majority 0.333)` for a metric that baselines were measured by; empty for others."""
+    name = key.removeprefix("eval_")
+    known = [(who, values[name]) for who, values in (baselines or {}).items() if name in values]
+    return f" ({_listed(known)})" if known else ""
+
+
+def baseline_lines(baselines: Baselines) -> list[str]:
+    """One line a baseline, before training: what is to be beaten."""
+    return [f"baseline {who}: {_listed(list(values.items()))}" for who, values in baselines.items() if values]
+
+
+def _listed(pairs: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {number(value, '.4g')}" for name, value in pairs)
+
+
+def epoch_line(epoch: int, epochs: int, train_loss: float, eval_loss: float, seconds: float) -> str:
+    """The line of a finished epoch that other tools read."""
+    return f"Epoch [{epoch}/{epochs}] - Train Loss: {train_loss:.6f}, Val Loss: {eval_loss:.6f}, Time: {seconds:.2f}s"
+
+
+def _class_rows(summary: Mapping[str, Any]) -> dict[str, str]:
+    """A row for each class, and one for the calibration, of the weights that were concluded on."""
+    rows = {
+        f"class {row['class']}": f"precision {row['precision']:.3f}, recall {row['recall']:.3f}, F1 {row['f1']:.3f} "
+        f"({row['support']:,} rows, {row['predicted']:,} predicted)"
+        for row in summary.get("per_class", [])
+    }
+    found = summary.get("calibration")
+    if found:
+        rows["calibration"] = (
+            f"temperature {found['temperature']:.3f}: NLL {found['nll_before']:.4f} -> {found['nll_after']:.4f}, "
+            f"ECE {found['ece_before']:.4f} -> {found['ece_after']:.4f}"
+        )
+    return rows
 
 
 def evaluation_warning(metrics: Mapping[str, Any]) -> str:
@@ -58,7 +99,15 @@ def evaluation_warning(metrics: Mapping[str, Any]) -> str:
 
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Word a training_summary.json as (name, value) rows; what is not in it gets no row."""
-    metrics = {key: value for key, value in summary.items() if key.startswith("eval_") and key not in _NOT_METRICS}
+    metrics = {
+        key: f"{number(value, '.4f')}{beside(key, summary.get('baselines'))}"
+        for key, value in summary.items()
+        if key.startswith(("eval_", "test_"))
+        and key not in _NOT_METRICS
+        and not isinstance(value, (dict, list, str))
+        and value is not None
+    }
+    weights = f" of the {summary['weights']} weights" if summary.get("weights") else ""
     candidates = {
         "status": summary.get("status"),
         "reason": summary.get("reason"),
@@ -66,8 +115,10 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "steps": _steps(summary),
         "train loss": _optional(summary.get("train_loss")),
         "eval loss": _optional(summary.get("eval_loss")),
-        **{key: _optional(value) for key, value in metrics.items() if not isinstance(value, (dict, list, str))},
+        **metrics,
         "best": best_text(summary.get("best")),
+        **_class_rows(summary),
+        "classes and test" if summary.get("per_class") else "test": weights.removeprefix(" of ") or None,
         "time": _seconds(summary.get("seconds")),
         "batch": None if summary.get("effective_batch") is None else f"{summary['effective_batch']} effective",
         "memory": None if not summary.get("peak_memory") else f"{gigabytes(summary['peak_memory'])} at the peak",

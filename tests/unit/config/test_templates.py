@@ -8,9 +8,10 @@ from tests.unit.config.options import TOY
 from hotloop.config.load import Loaded, load
 from hotloop.config.recipes import FOLDER, available
 from hotloop.errors import ConfigError
+from hotloop.tasks import BUILTIN, options_of
 from hotloop.tasks.gpt.options import OPTIONS as GPT
 
-CASES = [(options, name) for options in (TOY, GPT) for name in available(options.name)]
+CASES = [(options, name) for options in (TOY, *map(options_of, BUILTIN)) for name in available(options.name)]
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

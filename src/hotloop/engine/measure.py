@@ -1,0 +1,112 @@
+"""Measuring a model on a whole source: loss and metrics, or the outputs of every row. Training never notices it.
+
+Batches are as long as the plan says; a shorter last one is filled up with rows of weight 0 where the plan pads. Shapes:
+N rows of the source, B of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from hotloop import device as machine
+from hotloop.data.loader import IndexStream, fetch, move
+from hotloop.data.sampler import Sequential
+from hotloop.data.source import Source
+from hotloop.engine.plan import Plan
+from hotloop.engine.precision import autocast
+from hotloop.engine.reduce import plain_tallies
+from hotloop.task import Batch, Tally, Task
+
+
+@contextlib.contextmanager
+def measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradients; modes of every layer and random state afterwards as they were."""
+    modes = [(module, module.training) for module in model.modules()]  # a person may keep some layers frozen
+    model.eval()
+    try:
+        with torch.no_grad(), machine.undisturbed(device):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def whole(source: Source, plan: Plan) -> Iterator[tuple[Batch, int]]:
+    """Every row of a source once, in order: batches on the device, each with the number of its real rows."""
+    device, rows = plan.torch_device, len(source)
+    size = min(plan.eval_batch, rows)
+    place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
+    stream = iter(IndexStream(Sequential(rows, size), place))
+    for first in range(0, rows, size):
+        real = min(size, rows - first)
+        padded = real < size and plan.pad_ragged
+        yield move(fetch(source, next(stream), size if padded else None), device), real
+
+
+def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, float]:
+    """Loss and metrics over every item of a source, exact over uneven batches.
+
+    Args:
+        task: gives the plain loss and the metrics of a batch.
+        model: left as it was, its mode too.
+        source: already on the device if the plan says resident.
+        plan: batch size, device, precision.
+
+    Returns:
+        Names without the eval_ prefix: loss, and what the task adds.
+    """
+    device, tallies = plan.torch_device, dict[str, Tally]()
+    with measuring(model, device):
+        for batch, _ in whole(source, plan):
+            with autocast(device, plan.precision):
+                found = plain_tallies(task, model, batch, len(source))
+            for name, tally in found.items():
+                wide = Tally(tally.sum.double(), tally.weight.double())  # a long float32 sum would drift
+                tallies[name] = tallies[name] + wide if name in tallies else wide
+    return means(task, tallies)
+
+
+def means(task: Task, tallies: dict[str, Tally]) -> dict[str, float]:
+    """Tallies as numbers, in one transfer; tables become the metrics that the task makes of them."""
+    flat = torch.cat([part.reshape(-1) for tally in tallies.values() for part in (tally.sum, tally.weight)]).cpu()
+    sizes = [size for tally in tallies.values() for size in (tally.sum.numel(), 1)]
+    pieces = torch.split(flat, sizes)
+    sums, weights = dict(zip(tallies, pieces[::2], strict=True)), dict(zip(tallies, pieces[1::2], strict=True))
+    tables = {name: sums[name].view(tally.sum.shape) for name, tally in tallies.items() if tally.sum.dim()}
+    plain = [name for name in tallies if name not in tables]
+    found = {name: (sums[name] / weights[name]).item() if weights[name] else math.nan for name in plain}
+    if "loss" not in found:  # several terms: their sum, as in training
+        terms = {
+            name.removeprefix("loss_"): found[name] for name in plain if name.startswith("loss_") and weights[name]
+        }
+        factors = task.term_weights()
+        found["loss"] = sum(v * factors.get(n, 1.0) for n, v in terms.items()) if terms else math.nan
+    return {**found, **task.scores(tables)} if tables else found
+
+
+def gives_outputs(task: Task) -> bool:
+    """Whether the task says what its model's outputs are."""
+    return type(task).predict is not Task.predict
+
+
+def outputs(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, Tensor]:
+    """What `task.predict` gives for every row of a source, in order, on the CPU: name -> (N, ...)."""
+    device, parts = plan.torch_device, dict[str, list[Tensor]]()
+    with measuring(model, device):
+        for batch, real in whole(source, plan):
+            with autocast(device, plan.precision):
+                found = task.predict(model, batch)
+            for name, value in found.items():
+                kept = value[:real]
+                parts.setdefault(name, []).append((kept.float() if kept.is_floating_point() else kept).cpu())
+    return {name: torch.cat(pieces) for name, pieces in parts.items()}
+
+
+def prefixed(metrics: dict[str, float], part: str = "eval") -> dict[str, float]:
+    """Names as they are written: eval_NAME for validation, test_NAME for the test part."""
+    return {f"{part}_{name}": value for name, value in metrics.items()}
