@@ -97,3 +97,11 @@ def test_the_reference_recipe_is_the_published_one():
     assert (rate.learning_rate, rate.min_lr, rate.weight_decay, rate.max_grad_norm) == (8e-5, 5e-6, 5e-4, 0.5)
     assert (rate.label_smoothing, rate.warmup_ratio, rate.warmup_start_factor) == (0.15, 0.15, 0.01)
     assert (config.callbacks.early_stopping_metric, config.callbacks.early_stopping_patience) == ("eval_f1_macro", 20)
+
+
+@pytest.mark.slow
+def test_one_pass_of_the_default_recipe_beats_the_linear_baseline_clearly(experiments: Path):
+    run = hotloop.train("lob", progress=False, keys={"num_epochs": 1})
+    task = Lob(LobModel(), LobData(), seed=1)
+    linear = task.baselines(task.sources())["linear"]["balanced_accuracy"]
+    assert run.summary["eval_balanced_accuracy"] > linear + 0.04
