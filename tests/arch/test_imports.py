@@ -19,7 +19,12 @@ OPTIONAL = {
 # Core packages that are slow to import: one door as well, and never at the top of a module that starting imports.
 SLOW_ONE_DOOR = {"tensorboard", "torch.utils.tensorboard"}
 # Where a distribution brings modules of other names than its own.
-MODULES = {"PyYAML": {"yaml"}, "pydantic": {"pydantic", "pydantic_core"}}
+MODULES = {
+    "PyYAML": {"yaml"},
+    "SQLAlchemy": {"sqlalchemy"},
+    "TA-Lib": {"talib"},
+    "pydantic": {"pydantic", "pydantic_core"},
+}
 FOR_US = {"bench", "test"}  # extras that the package itself does not use
 CAPTURE = {"capture_output": True, "text": True, "timeout": 120}
 

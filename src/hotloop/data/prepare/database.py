@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hotloop.data.prepare.bars import ADJUSTED, KNOWN, NEEDED
 from hotloop.errors import HotloopError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-    from sqlalchemy.engine import URL
 
 ALIASES = {
     "symbol": ("symbol", "ticker", "stock_id", "code", "stock_code", "ts_code", "instrument", "stock"),
@@ -70,7 +66,7 @@ class Database:
         """Every symbol as text, with the value that the table holds, by name."""
         import sqlalchemy
 
-        column = sqlalchemy.column(self._columns["symbol"])
+        column: Any = sqlalchemy.column(self._columns["symbol"])
         with self._telling("read the symbols of"), self._engine.connect() as connection:
             query = sqlalchemy.select(column).select_from(self._source()).distinct()
             values = [row[0] for row in connection.execute(query)]
@@ -90,11 +86,12 @@ class Database:
         """
         import sqlalchemy
 
-        chosen = [sqlalchemy.column(self._columns[name]) for name in self.columns]
-        key = sqlalchemy.column(self._columns["symbol"])
+        chosen: list[Any] = [sqlalchemy.column(self._columns[name]) for name in self.columns]
+        key: Any = sqlalchemy.column(self._columns["symbol"])
         query = sqlalchemy.select(*chosen).select_from(self._source()).where(key == symbol)
         with self._telling("read"), self._engine.connect() as connection:
-            return connection.execute(query).fetchall()
+            found: Sequence[Sequence[Any]] = connection.execute(query).fetchall()
+            return found
 
     def close(self) -> None:
         """Give the connections back."""
@@ -189,7 +186,8 @@ def shown_url(url: str) -> str:
     """The URL without its password."""
     parsed = _parse(url)
     secret = [key for key in parsed.query if any(word in key.lower() for word in ("pass", "secret", "token", "key"))]
-    return parsed._replace(password=None).difference_update_query(secret).render_as_string(hide_password=False)
+    shown: str = parsed._replace(password=None).difference_update_query(secret).render_as_string(hide_password=False)
+    return shown
 
 
 def file_url(kind: str, path: Path) -> str:
@@ -201,10 +199,10 @@ def file_url(kind: str, path: Path) -> str:
     """
     from sqlalchemy.engine import URL
 
-    return URL.create(kind, database=str(path)).render_as_string()
+    return str(URL.create(kind, database=str(path)))
 
 
-def _parse(url: str) -> URL:
+def _parse(url: str) -> Any:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -218,7 +216,7 @@ def _parse(url: str) -> URL:
         ) from None
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: Any) -> Any:
     import sqlalchemy
     from sqlalchemy.exc import NoSuchModuleError
 
@@ -231,7 +229,7 @@ def _engine(url: URL) -> Engine:
     try:
         return sqlalchemy.create_engine(url, connect_args=arguments)
     except NoSuchModuleError:
-        fix = "write postgresql://" if kind == "postgres" else "see SQLAlchemy's list of dialects; is a package missing?"
+        fix = "write postgresql://" if kind == "postgres" else "SQLAlchemy lists what there is; some need a package"
         raise HotloopError(f"no database is called '{url.drivername}'", where="--database", fix=fix) from None
     except ModuleNotFoundError as error:
         name = error.name or url.get_driver_name()

@@ -45,9 +45,7 @@ def _averages(close: Floats) -> dict[str, Floats]:
     found = {f"ma_{days}": close / _call("SMA", close, timeperiod=days) - 1 for days in (5, 10, 20, 60)}
     found |= {f"ema_{days}": close / _call("EMA", close, timeperiod=days) - 1 for days in (12, 26)}
     lines = _call("MACD", close, fastperiod=12, slowperiod=26, signalperiod=9)
-    return found | {
-        name: line / close for name, line in zip(("macd", "macd_signal", "macd_hist"), lines, strict=True)
-    }
+    return found | {name: line / close for name, line in zip(("macd", "macd_signal", "macd_hist"), lines, strict=True)}
 
 
 def _oscillators(bars: Bars) -> dict[str, Floats]:

@@ -39,9 +39,7 @@ def to_bars(rows: Sequence[Sequence[Any]], names: Sequence[str], options: Prepar
     order = order[_in_period(times[order], options)]
     times = times[order]
     columns = {
-        name: _numbers([rows[row][at] for row in order], times, name)
-        for at, name in enumerate(names)
-        if name != "time"
+        name: _numbers([rows[row][at] for row in order], times, name) for at, name in enumerate(names) if name != "time"
     }
     return Bars(times, columns)
 
@@ -125,9 +123,10 @@ def _moment_of(value: Any) -> datetime.datetime:
         raise ValueError
     if value.tzinfo is not None:
         value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-    if not _EARLIEST <= value < _LATEST:
+    at: datetime.datetime = value
+    if not _EARLIEST <= at < _LATEST:
         raise ValueError
-    return value
+    return at
 
 
 def _numbers(values: Sequence[Any], times: Times, name: str) -> Floats:
