@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from hotloop import assemble, launch
 from hotloop.config.kept import refuse_changes
 from hotloop.config.load import Loaded, load, read_saved
-from hotloop.config.schema import Config, DataSection, ModelSection, knob
+from hotloop.config.schema import Config, ModelSection, RowsData, knob
 from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
 from hotloop.engine.reduce import rows_of
 from hotloop.errors import HotloopError
+from hotloop.folds import require_one
 from hotloop.runs.console import Console
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
@@ -32,12 +33,20 @@ _FIT_ONLY = (
     "callbacks.",
     *("experiment.dir", "experiment.name", "experiment.notes", "experiment.log_level"),
     *("experiment.stop_at", "experiment.trackers"),
-    *("data.val_fraction", "training.eval_every", "training.eval_batch_size", "training.max_time"),
+    *(
+        "data.val_fraction",
+        "data.folds",
+        "data.fold",
+        "data.split",
+        "training.eval_every",
+        "training.eval_batch_size",
+        "training.max_time",
+    ),
 )
 """Keys, or beginnings of them, that `steps` does nothing about."""
 
 
-class FitData(DataSection):
+class FitData(RowsData):
     """The data options of a model and data in hand: validation is what `val` gives, unless a share is asked for."""
 
     val_fraction: float = knob(0.0, "Share of the rows held out at random for validation; 0 is none.", ge=0, lt=1)
@@ -116,6 +125,7 @@ def fit(
         HotloopError: a fault of configuration, data or loss, with what to do.
     """
     data, loaded = _with_loader(data, config, overrides)
+    require_one(loaded)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
     task = _given(own, model, data, val, loss, metrics)
     reporter: Reporter = Console() if progress else Silent()
@@ -167,6 +177,7 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
     keys: dict[str, Any] = {**overrides.pop("keys", {}), **overrides}
     templates = [template] if isinstance(template, str) else list(template)
     loaded = load(options, templates=templates, file=file, overrides=keys, device_kind=_device_kind())
+    require_one(loaded)
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
     reporter: Reporter = Console() if progress else Silent()
     try:

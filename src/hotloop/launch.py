@@ -83,10 +83,7 @@ def train(
     folder.write_json("environment.json", machine.describe())
     folder.write_json(PLAN, session.plan.to_dict())
     folder.write_json(ASSETS, task.assets())
-    folder.write_json(DATA, _fingerprints(session))
-    folder.write_json(BASELINES, baselines(session))
-    if session.parts.ledger is not None:
-        folder.write_json("ledger.json", to_json(session.parts.ledger))
+    _describe_data(session, folder)
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes]
@@ -237,6 +234,14 @@ def _as_kept(outcome: Outcome) -> dict[str, Any]:
     """The outcome as a run that goes on from here should begin with; an interruption does not go on."""
     found = {name: value for name, value in asdict(outcome).items() if name != "seconds"}
     return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
+
+
+def _describe_data(session: Session, folder: RunFolder) -> None:
+    """What the run keeps of its data: fingerprints, the ledger, and what simple predictors reach on it."""
+    folder.write_json(DATA, _fingerprints(session))
+    folder.write_json(BASELINES, baselines(session))
+    if session.parts.ledger is not None:
+        folder.write_json("ledger.json", to_json(session.parts.ledger))
 
 
 def _fingerprints(session: Session) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hotloop.config.schema import DataSection, ModelSection, RowsData, TaskOptio
 from hotloop.data.sampler import Sampler, Shuffle
 from hotloop.data.source import Source, Subset, first_rows, hold_out, required_column
 from hotloop.data.split import fold_rows, grouped_rows, stratified_rows, time_rows
+from hotloop.errors import HotloopError
 
 Batch = dict[str, Tensor]
 LossValues = Tensor | dict[str, Tensor]
@@ -109,6 +110,12 @@ class Task:
         `data.folds` in the manner of `data.split`. A task whose `sources` does both itself returns them as they are.
         """
         train, val = splits.train, splits.val
+        if val is not None and self._folds:
+            raise HotloopError(
+                "the data brings its own validation part, and folds would hold out another",
+                where="data.folds",
+                fix="leave data.folds out, or give the data in one part",
+            )
         if val is None and (self.data_options.val_fraction > 0 or self._folds):
             train, val = self._held_out(train)
         if self.data_options.limit is not None:

@@ -213,7 +213,8 @@ def test_as_a_user_sees_it(warm, tmp_path):
     words = "training.batch_size=4 training.max_steps=15 data.val_fraction=0 training.log_every=6 --device cpu"
     ended = warm(tmp_path, "train", "mine.py:Mine", *words.split(), "training.precision=fp32")
     assert ended.code == 3, ended.err
-    assert "loss or gradient not finite at step 11: training stopped before the update" in ended.err
+    assert "loss or gradient not finite at step 11; x of that batch holds NaN or infinities in 1 row" in ended.err
+    assert f"({bad}; from 0) of the training part: training stopped before the update" in ended.err
     assert "where: " in ended.err
     assert "fix: " in ended.err
     assert "Traceback" not in ended.err

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 PLACES = {
     "step": ("hotloop.engine.loop", "train_step"),
-    "validation": ("hotloop.engine.loop", "plain_tallies"),
+    "validation": ("hotloop.engine.measure", "plain_tallies"),
     "save": ("torch", "save"),
     "rename": ("os", "replace"),
     "fsync": ("os", "fsync"),

@@ -6,7 +6,7 @@ import weakref
 
 import torch
 
-from hotloop.engine import loop
+from hotloop.engine import measure
 
 
 class Watching(torch.nn.Module):
@@ -31,14 +31,14 @@ class Watching(torch.nn.Module):
 def test_no_more_than_one_batch_of_logits_is_alive(tiny):
     net = Watching()
     seen = []
-    real = loop.plain_tallies
+    real = measure.plain_tallies
 
     def watch(*given):
         tallies = real(*given)
         seen.append(sum(t.sum.numel() + t.weight.numel() for t in tallies.values()))
         return tallies
 
-    loop.plain_tallies = watch
+    measure.plain_tallies = watch
     try:
         run = tiny.fit(
             net,
@@ -48,7 +48,7 @@ def test_no_more_than_one_batch_of_logits_is_alive(tiny):
             eval_every=1,
         )
     finally:
-        loop.plain_tallies = real
+        measure.plain_tallies = real
     assert net.calls == 2 * 2 * 20  # two evaluations of 20 batches, loss and metric
     assert net.alive_at_most <= 2
     assert seen == [4] * 40  # a sum and a weight for the loss and for the metric, whatever the size of the data

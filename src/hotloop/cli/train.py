@@ -18,6 +18,7 @@ from hotloop.errors import HotloopError
 if TYPE_CHECKING:
     from hotloop.config.load import Loaded
     from hotloop.config.schema import TaskOptions
+    from hotloop.runs.console import Console
 
 HELP = """\
 Usage: hotloop train TASK [key=value ...] [--key-name value ...]
@@ -105,7 +106,7 @@ def options_of(task: str) -> TaskOptions:
 
 
 def _train(loaded: Loaded, as_json: bool) -> None:
-    from hotloop import launch
+    from hotloop import folds, launch
     from hotloop.runs.console import Console
 
     if loaded.arguments.resume_from is not None:
@@ -114,12 +115,29 @@ def _train(loaded: Loaded, as_json: bool) -> None:
         _resume(run, as_json)
         return
     reporter = Console(sys.stderr if as_json else None)
+    if folds.wanted(loaded):
+        _train_folds(loaded, reporter, as_json)
+        return
     try:
         done = launch.train(loaded, reporter=reporter, started=process_start())
     finally:
         reporter.close()  # the terminal is given back before an error is printed
     if as_json:
         print_json({"dir": done.dir, **done.summary})
+
+
+def _train_folds(loaded: Loaded, reporter: Console, as_json: bool) -> None:
+    from hotloop import folds
+
+    try:
+        done = folds.train_folds(loaded, reporter)
+    finally:
+        reporter.close()
+    if as_json:
+        print_json(done.to_json())
+        return
+    for line in [*done.lines(), f"written: {done.file}"]:
+        click.echo(line)
 
 
 def _resume(run: Path, as_json: bool) -> None:

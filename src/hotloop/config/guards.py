@@ -216,6 +216,13 @@ def deterministic_means_fixed_kernels(config: Config) -> Iterator[Fault]:
         yield Fault(("training.deterministic", "training.compile"), why, fix)
 
 
+def fold_is_one_of_the_folds(config: Config) -> Iterator[Fault]:
+    """Folds are numbered from 1 to their number."""
+    folds, fold = getattr(config.data, "folds", None), getattr(config.data, "fold", None)
+    if folds is not None and fold is not None and fold > folds:
+        yield Fault(("data.fold", "data.folds"), f"there are {folds} folds, numbered from 1", f"use 1 to {folds}")
+
+
 RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     run_has_a_length,
     decay_has_an_end,
@@ -226,4 +233,5 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     goal_has_a_direction,
     validation_feeds_its_readers,
     deterministic_means_fixed_kernels,
+    fold_is_one_of_the_folds,
 )

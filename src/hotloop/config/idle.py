@@ -40,6 +40,11 @@ def _streams(config: Config) -> bool:
     return config.data.resident != "on"
 
 
+def _rows(key: str, otherwise: object) -> Callable[[Config], bool]:
+    """Whether a key of `RowsData` says so; a task without that key has no say."""
+    return lambda config: bool(getattr(config.data, key, otherwise))
+
+
 _DECAYING = ("cosine", "linear", "polynomial", "wsd")
 _OPTIMIZER, _SCHEDULE, _RESIDENT = "optimization.optimizer", "optimization.lr_scheduler", "data.resident"
 NEEDS = (
@@ -59,6 +64,11 @@ NEEDS = (
         lambda c: c.callbacks.early_stopping_patience is not None or c.optimization.lr_scheduler == "plateau",
         "callbacks.early_stopping_patience",
     ),
+    Needs("data.weights_clip", "sample weights", _rows("use_sample_weights", True), "data.use_sample_weights"),
+    Needs("data.weights_normalize", "sample weights", _rows("use_sample_weights", True), "data.use_sample_weights"),
+    Needs("data.on_conflict", "the balanced sampler", _rows("balance_sampler", True), "data.balance_sampler"),
+    Needs("data.fold", "folds", _rows("folds", True), "data.folds"),
+    Needs("data.val_fraction", "a run without folds", lambda c: not _rows("folds", False)(c), "data.folds"),
     Needs("data.num_workers", "data that is not resident on the device", _streams, _RESIDENT),
     Needs("data.pin_memory", "data that is not resident on the device", _streams, _RESIDENT),
     Needs("data.prefetch", "data that is not resident on the device", _streams, _RESIDENT),

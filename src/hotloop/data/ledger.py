@@ -165,6 +165,7 @@ def conflict(active: Sequence[str], ledger: Ledger) -> HotloopError:
     )
     products = [line.product for line in ledger.lines if line.rows and line.product > 0]
     ratio = max(products) / min(products)
+    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
     keep = active[0]
     off = {"data.balance_sampler": "false", "optimization.class_weights": "none", "data.use_sample_weights": "false"}
     drop = " ".join(f"{key}={off[key]}" for key in active[1:])
@@ -172,7 +173,7 @@ def conflict(active: Sequence[str], ledger: Ledger) -> HotloopError:
         "; or data.on_conflict=sampler_wins, which does that by itself" if active[0] == "data.balance_sampler" else ""
     )
     return HotloopError(
-        f"{' and '.join(active)} multiply: a row counts up to {ratio:.3g} times one of another class\n{table}",
+        f"{' and '.join(active)} multiply: a row counts up to {times} times one of another class\n{table}",
         where=", ".join(active),
         fix=f"keep one of them, such as {keep}: {drop}{also}",
     )

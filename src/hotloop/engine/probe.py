@@ -25,7 +25,7 @@ from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows_of, total_weights
 from hotloop.errors import HotloopError
-from hotloop.task import Batch, Task
+from hotloop.task import Batch, LossValues, Task
 
 _ROUNDS = 3
 _SECONDS = 0.25  # a pass that takes longer is timed on fewer rows
@@ -137,7 +137,12 @@ def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[st
         with telling_whose("the loss or a metric, in validation,", batch):
             found = plain_tallies(task, model, batch, size if len(source) <= plan.eval_batch else len(source))
             task.predict(model, batch)
-            return set(means(task, found))
+        if size > 1 and len(source) % plan.eval_batch == 1 and not plan.pad_ragged:
+            row = next(micro_batches(batch, 1))
+            with telling_whose("the loss or a metric, on the single row that validation ends with,", row):
+                _refuse_squeezed(task, task.loss(model, row, False), "validation ends with a single row")
+                task.metrics(model, row)
+        return set(means(task, found))
 
 
 def _time(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> dict[str, float]:
@@ -186,28 +191,46 @@ def lone_row_steps(sampler: Sampler, plan: Plan) -> list[int]:
 
 
 def refuse_lone_rows(task: Task, model: nn.Module, source: Source, sampler: Sampler, plan: Plan) -> None:
-    """Tell before the run that BatchNorm will meet a micro-batch of one row, which it cannot normalise.
+    """Tell before the run what will fail on a micro-batch of one row: BatchNorm, or a .squeeze() that drops its axis.
 
     Raises:
         HotloopError: with the step, and a batch size that fits.
     """
-    steps = lone_row_steps(sampler, plan) if couples_the_batch(model) else []
-    if not steps:
+    steps = lone_row_steps(sampler, plan)
+    if not steps or plan.pad_ragged:
         return
     device = plan.torch_device
     row = move(fetch(source, torch.from_numpy(sampler.indices(0, 0)[:1].copy()), None), device)
-    try:
-        with buffers_put_back(model), machine.undisturbed(device), torch.no_grad(), autocast(device, plan.precision):
-            task.loss(model, row, True)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            return  # the step itself will tell
-        rows, size = len(sampler.indices(0, steps[0] - 1)), plan.micro_batch
+    with buffers_put_back(model), machine.undisturbed(device), torch.no_grad(), autocast(device, plan.precision):
+        try:
+            values = task.loss(model, row, True)
+        except (ValueError, RuntimeError, IndexError) as error:
+            if "more than 1 value per channel" not in str(error):
+                with telling_whose(f"the loss, on the single row of step {steps[0]},", row):
+                    raise
+            raise _cannot_normalise(len(source), sampler, plan, steps[0]) from error
+    if len(sampler.indices(0, 0)) > 1:
+        _refuse_squeezed(task, values, f"step {steps[0]} has a micro-batch of one row")
+
+
+def _refuse_squeezed(task: Task, values: LossValues, where: str) -> None:
+    """A loss that has one value a row for several rows and none for one: it would count as a mean."""
+    parts = values.values() if isinstance(values, dict) else [values]
+    if any(part.dim() == 0 for part in parts):
         raise HotloopError(
-            f"step {steps[0]} has {rows} rows in micro-batches of {size}, and BatchNorm cannot train on a single row",
-            where="training.batch_size",
-            fix=_even(len(source), plan),
-        ) from error
+            f"{where}, and the loss gives a single number for it, where it gives one value a row for more rows",
+            where="the task's loss",
+            fix="write .squeeze(-1), or .flatten(1): a bare .squeeze() drops the batch axis of a single row too",
+        )
+
+
+def _cannot_normalise(total: int, sampler: Sampler, plan: Plan, step: int) -> HotloopError:
+    rows, size = len(sampler.indices(0, step - 1)), plan.micro_batch
+    return HotloopError(
+        f"step {step} has {rows} rows in micro-batches of {size}, and BatchNorm cannot train on a single row",
+        where="training.batch_size",
+        fix=_even(total, plan),
+    )
 
 
 def _even(rows: int, plan: Plan) -> str:

@@ -100,14 +100,13 @@ def evaluation_warning(metrics: Mapping[str, Any]) -> str:
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Word a training_summary.json as (name, value) rows; what is not in it gets no row."""
     metrics = {
-        key: f"{number(value, '.4f')}{beside(key, summary.get('baselines'))}"
+        key: f"{number(value, '.4f' if abs(value) >= 0.01 else '.4g')}{beside(key, summary.get('baselines'))}"
         for key, value in summary.items()
         if key.startswith(("eval_", "test_"))
         and key not in _NOT_METRICS
         and not isinstance(value, (dict, list, str))
         and value is not None
     }
-    weights = f" of the {summary['weights']} weights" if summary.get("weights") else ""
     candidates = {
         "status": summary.get("status"),
         "reason": summary.get("reason"),
@@ -118,7 +117,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         **metrics,
         "best": best_text(summary.get("best")),
         **_class_rows(summary),
-        "classes and test" if summary.get("per_class") else "test": weights.removeprefix(" of ") or None,
+        "concluded on": f"the {summary['weights']} weights" if summary.get("weights") else None,
         "time": _seconds(summary.get("seconds")),
         "batch": None if summary.get("effective_batch") is None else f"{summary['effective_batch']} effective",
         "memory": None if not summary.get("peak_memory") else f"{gigabytes(summary['peak_memory'])} at the peak",
