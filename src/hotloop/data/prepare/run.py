@@ -79,9 +79,14 @@ def prepare_simulated(
     database = folder / SIMULATED
     with telling("make", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    begun = any((folder / name).exists() for name in (MANIFEST, UNFINISHED, BARS))
-    if not (database.exists() and begun):  # beside a cache the database it came from is left alone
+    if not any((folder / name).exists() for name in (MANIFEST, UNFINISHED, BARS)):
         write_simulated(database, symbols, days, seed)
+    elif not database.exists():
+        raise HotloopError(
+            f"the folder holds prepared bars, but not the simulated ones ({SIMULATED})",
+            where=str(folder),
+            fix="give the --database that they came from, or choose another folder",
+        )
     return prepare(folder, file_url("duckdb", database), options, report=report, simulated=True)
 
 
