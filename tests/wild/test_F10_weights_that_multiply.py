@@ -41,8 +41,8 @@ def test_all_three_stop_with_the_product_of_each_class(tiny):
         fit(tiny, net(), **THREE)
     text = str(told.value)
     assert told.value.exit_code == 2
-    # 10 rare rows to 1: the sampler draws them 10 times as often, class weights count them 10 times, their own weights too
-    assert "a row counts up to 1e+03 times one of another class" in text
+    # one rare row to 10 others: each of the three counts it 10 times
+    assert "a row counts up to 1,000 times one of another class" in text
     assert "20 rows: sampler 5.5 x class weight 5.5 x sample weight 5.5" in text
     assert "= 166" in text
     assert "optimization.class_weights=none data.use_sample_weights=false" in told.value.fix

@@ -1,5 +1,5 @@
-"""F12: one sample weight of 539 dominates a batch, or is clipped after normalising. Here weights are clipped first, what
-was clipped is told, and the ledger says how many equal rows the weighed ones are worth.
+"""F12: one sample weight of 539 dominates a batch, or is clipped after normalising. Here weights are clipped first,
+what was clipped is told, and the ledger says how many equal rows the weighed ones are worth.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def test_clipping_comes_before_normalising():
 
 
 def test_what_the_weighed_rows_are_worth():
-    assert factors([1.0] * 50)[1].effective_size == pytest.approx(50)
+    equal = weigh(source([1.0] * 50), None, Weighing(sample_weights=True)).ledger
+    assert equal.effective_size == pytest.approx(50)
     weight, ledger = factors([10.0] + [0.1] * 49)
     assert ledger.effective_size == pytest.approx(float(weight.sum() ** 2 / weight.square().sum()))
     assert ledger.effective_size < 3
