@@ -67,13 +67,13 @@ def forecast(folder: Path, database: str | None, as_json: bool, **given: Any) ->
     The table has a row per bar: symbol, time, open, high, low, close, volume and perhaps adj_close. Columns are found
     by their usual names. A symbol with an impossible value is listed with the row, and does not stop the others.
     """
-    from hotloop.cli.preparing import answer, progress_shown, show
+    from hotloop.cli.preparing import progress_shown, show, stopping_on_terminate
 
     options = _options(given)
-    with progress_shown() as report:
+    with stopping_on_terminate(), progress_shown() as report:
         manifest = _prepare(folder, database, options, report)
     if as_json:
-        print_json(answer(folder, manifest))
+        print_json({"folder": str(folder), **manifest})
     else:
         show(folder, manifest)
     if not manifest["symbols"]:

@@ -5,6 +5,7 @@ Invariant: progress goes to standard error, so that standard output holds the an
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,10 +61,18 @@ def _said(at: Progress) -> str:
     return ", ".join(kept + failed + left)
 
 
-def answer(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a program is told."""
-    parts = ("synthetic", "source", "failed", "short", "absent")
-    return {"folder": str(folder), "prepared": manifest["symbols"], **{part: manifest[part] for part in parts}}
+@contextmanager
+def stopping_on_terminate() -> Iterator[None]:
+    """Take a request to end (SIGTERM) like Ctrl-C: stop the workers, keep what is finished, say how to go on."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show(folder: Path, manifest: Mapping[str, Any]) -> None:
