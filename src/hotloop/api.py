@@ -71,6 +71,10 @@ class Given(Task):
     def loss(self, model: nn.Module, batch: Batch, training: bool) -> LossValues:
         return self.loss_function(model, batch)
 
+    def class_names(self) -> Sequence[str]:
+        names: Sequence[str] = getattr(self.given.train, "classes", None) or ()
+        return names
+
     def metrics(self, model: nn.Module, batch: Batch) -> dict[str, Tally]:
         return {name: _tally(name, f(model, batch), batch) for name, f in self.metric_functions.items()}
 
