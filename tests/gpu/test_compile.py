@@ -30,7 +30,7 @@ def test_it_compiles_once(session):
     """Ragged last batches included: blocks in shuffled order leave one at each epoch's end."""
     built = session(compile="default", **{"data.sampling": "shifted", "batch_size": 24, "max_steps": 60})
     assert built.plan.pad_ragged
-    assert built.sampler.blocks % 24  # so there is a ragged batch
+    assert built.parts.sampler.blocks % 24  # so there is a ragged batch
     torch._dynamo.utils.counters.clear()
     stepping = loop.steps(built.state, built.feed())
     next(stepping)
