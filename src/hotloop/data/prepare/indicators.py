@@ -28,16 +28,26 @@ def features(bars: Bars) -> dict[str, Floats]:
         bars: checked: finite, positive prices, N > 0.
 
     Returns:
-        (N,) for each of NAMES; the first WARMUP rows are NaN in some of them.
+        (N,) for each of NAMES; the first WARMUP rows are NaN in some of them, and extreme prices
+        can make later ones infinite.
     """
-    close, volume = bars.columns["close"], bars.columns["volume"]
-    found = {**_averages(close), **_oscillators(bars), **_bands(close)}
-    found["return_1"], found["return_5"] = _log_return(close, 1), _log_return(close, 5)
-    found["high_low"] = (bars.columns["high"] - bars.columns["low"]) / close
-    found["open_close"] = (close - bars.columns["open"]) / close
-    found["volume_ratio"] = _divided(volume, _call("SMA", volume, timeperiod=20))
-    found["log_volume"] = np.log1p(volume)
+    with np.errstate(all="ignore"):  # what extreme prices make infinite is told by the caller, with its row
+        found = {**_averages(bars.columns["close"]), **_oscillators(bars), **_bands(bars.columns["close"])}
+        found |= _of_the_day(bars)
     return {name: found[name] for name in NAMES}
+
+
+def _of_the_day(bars: Bars) -> dict[str, Floats]:
+    """Returns, the day's range, and its volume."""
+    close, volume = bars.columns["close"], bars.columns["volume"]
+    return {
+        "return_1": _log_return(close, 1),
+        "return_5": _log_return(close, 5),
+        "high_low": (bars.columns["high"] - bars.columns["low"]) / close,
+        "open_close": (close - bars.columns["open"]) / close,
+        "volume_ratio": _divided(volume, _call("SMA", volume, timeperiod=20)),
+        "log_volume": np.log1p(volume),
+    }
 
 
 def _averages(close: Floats) -> dict[str, Floats]:

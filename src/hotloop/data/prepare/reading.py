@@ -64,8 +64,9 @@ def adjust(bars: Bars) -> Bars:
     """Prices as the adjusted close has them: all four times adj_close / close; without that column as they are."""
     if ADJUSTED not in bars.columns:
         return bars
-    factor = bars.columns[ADJUSTED] / bars.columns["close"]
-    adjusted = {name: bars.columns[name] * factor for name in PRICES}
+    with np.errstate(all="ignore"):  # what extreme prices make infinite is refused before it is kept
+        factor = bars.columns[ADJUSTED] / bars.columns["close"]
+        adjusted = {name: bars.columns[name] * factor for name in PRICES}
     return Bars(bars.times, {**adjusted, "close": bars.columns[ADJUSTED], "volume": bars.columns["volume"]})
 
 

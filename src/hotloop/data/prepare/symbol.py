@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hotloop.data.prepare import indicators
-from hotloop.data.prepare.bars import BarFault, Bars, Fault, Floats, PrepareOptions
+from hotloop.data.prepare.bars import STORED, BarFault, Bars, Fault, Floats, PrepareOptions
 from hotloop.data.prepare.cache import checksum, encode, file_name
 from hotloop.data.prepare.database import NO_SYMBOL, Database
 from hotloop.data.prepare.reading import adjust, check, fault_at, moment, to_bars
@@ -78,7 +78,7 @@ def _prepared(symbol: str, bars: Bars, options: PrepareOptions) -> Outcome:
         return Outcome(symbol, SHORT, {"rows": len(bars.times), "needed": needed})
     bars = adjust(bars)
     found = indicators.features(bars)
-    _check_features(found, bars)
+    _check_range({**{name: bars.columns[name] for name in STORED}, **found}, bars)
     cut = slice(indicators.WARMUP, None)
     kept = Bars(bars.times[cut], {name: values[cut] for name, values in bars.columns.items()})
     content = encode(kept, {name: values[cut] for name, values in found.items()})
@@ -93,11 +93,11 @@ def _prepared(symbol: str, bars: Bars, options: PrepareOptions) -> Outcome:
     return Outcome(symbol, PREPARED, entry, content)
 
 
-def _check_features(found: dict[str, Floats], bars: Bars) -> None:
-    """Refuse features that are no finite float32 after the warm-up, as extreme prices can make them."""
-    for name, values in found.items():
+def _check_range(columns: dict[str, Floats], bars: Bars) -> None:
+    """Refuse what is no finite float32 after the warm-up: training reads it so, and extreme prices can go beyond."""
+    for name, values in columns.items():
         with np.errstate(over="ignore"):
             wrong = ~np.isfinite(values.astype(np.float32))
         wrong[: indicators.WARMUP] = False
         if wrong.any():
-            raise BarFault(fault_at(wrong, bars, name, "the indicator has no finite value"))
+            raise BarFault(fault_at(wrong, bars, name, "out of the range of float32"))

@@ -7,12 +7,12 @@ from decimal import Decimal
 
 import duckdb
 import pytest
+from tests.unit.data.prepare.invented import NAMES, bars
 
 from hotloop.data.prepare.bars import BarFault, PrepareOptions
 from hotloop.data.prepare.database import Database, match_columns, shown_url
 from hotloop.data.prepare.reading import moment, to_bars
 from hotloop.errors import HotloopError
-from tests.unit.data.prepare.invented import NAMES, bars
 
 
 def test_columns_are_found_by_their_usual_names_whatever_their_case():
