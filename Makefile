@@ -1,5 +1,6 @@
 # make demo    install into .venv, train a character model for about a minute, show what came of it
-# make test    every test that runs without a GPU (with one, those too)
+# make test    every test that runs without a GPU (with one, those too); needs no root and no running service;
+#              where PostgreSQL is installed (Debian: apt-get install postgresql) a real one is started for its tests
 # make check   style, types, import floors, sizes; under a minute (make -k check shows the faults of all four)
 # make format  write the style that `make check` wants
 # make bench   what a step costs over a bare loop, here and in other trainers
