@@ -36,7 +36,7 @@ class PrepareOptions:
         start, end: first and last day that count, ISO dates.
         limit: only the first so many symbols, by name.
         min_rows: bars that a symbol must have at least.
-        workers: processes; 0 and 1 stay in this process.
+        workers: processes; 0 and 1 stay in this process. More need `if __name__ == "__main__":` in a script.
         resume: go on with an unfinished cache.
     """
 

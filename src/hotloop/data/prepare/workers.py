@@ -22,6 +22,7 @@ from hotloop.data.prepare.symbol import FAILED, Outcome, Preparer
 from hotloop.errors import HotloopError
 
 _PATIENCE = 5.0  # seconds for a worker to end by itself
+_READY = "ready"  # a worker's first word
 
 
 def prepare_here(symbols: Mapping[str, Any], preparer: Preparer) -> Iterator[Outcome]:
@@ -49,7 +50,10 @@ def prepare_in_workers(
         while crew.busy:
             for connection in wait(list(crew.busy)):
                 assert isinstance(connection, Connection)
-                yield crew.receive(connection)
+                outcome = crew.receive(connection)
+                if outcome is None:
+                    continue
+                yield outcome
                 if waiting:
                     crew.give(connection, waiting.popleft())
     finally:
@@ -63,6 +67,7 @@ class _Crew:
         self._context = multiprocessing.get_context("spawn")
         self._url, self._options = url, options
         self._processes: dict[Connection, BaseProcess] = {}
+        self._begun: set[Connection] = set()
         self.busy: dict[Connection, tuple[str, Any]] = {}
 
     def start(self, job: tuple[str, Any]) -> None:
@@ -84,26 +89,41 @@ class _Crew:
         with suppress(OSError):  # it died just now: its pipe tells so at the next reading
             connection.send(job)
 
-    def receive(self, connection: Connection) -> Outcome:
-        """What a worker has to say.
+    def receive(self, connection: Connection) -> Outcome | None:
+        """What a worker has to say; None where it only says that it has connected.
 
         Raises:
+            HotloopError: it could not begin.
             RuntimeError: a fault of ours in a worker, with its traceback.
         """
-        symbol, _ = self.busy.pop(connection)
         try:
             answer = connection.recv()
         except (EOFError, OSError):
-            process = self._processes.pop(connection)
-            process.join(_PATIENCE)
-            connection.close()
-            return Outcome(symbol, FAILED, Fault(f"its worker process ended early{_how(process.exitcode)}").record())
+            return self._buried(connection)
+        if answer == _READY:
+            self._begun.add(connection)
+            return None
+        symbol, _ = self.busy.pop(connection)
         if isinstance(answer, HotloopError):
             raise answer
         if isinstance(answer, str):
             raise RuntimeError(f"a worker failed at {symbol}:\n{answer}")
         assert isinstance(answer, Outcome)
         return answer
+
+    def _buried(self, connection: Connection) -> Outcome:
+        """The outcome of the symbol that a worker died with."""
+        symbol, _ = self.busy.pop(connection)
+        process = self._processes.pop(connection)
+        process.join(_PATIENCE)
+        connection.close()
+        how = _how(process.exitcode)
+        if connection not in self._begun:  # the next one would fare no better
+            raise HotloopError(
+                f"a worker process ended before it could begin{how}",
+                fix="take --workers 1; a script of your own needs `if __name__ == '__main__':` around its call",
+            )
+        return Outcome(symbol, FAILED, Fault(f"its worker process ended early{how}").record())
 
     def stop(self) -> None:
         """End all workers, the idle ones by closing their pipe."""
@@ -126,6 +146,7 @@ def _work(connection: Connection, url: str, options: PrepareOptions) -> None:
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the processes are the parallel part
     try:
         preparer = Preparer(url, options)
+        connection.send(_READY)
         while True:
             connection.send(preparer(*connection.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # nobody asks any more

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from tests.unit.data.prepare.invented import NAMES, bars
@@ -235,3 +237,16 @@ def test_the_manifest_holds_no_password_and_no_time(sqlite, tmp_path):
     assert set(manifest) == {
         "version", "source", "synthetic", "options", "features", "columns", "symbols", "failed", "short", "absent",
     }  # fmt: skip
+
+
+def test_a_script_without_a_guard_is_told_so_at_once(sqlite, tmp_path):
+    url = sqlite([row for symbol in "ABC" for row in bars(symbol, 150)])
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from pathlib import Path\nfrom hotloop.data.prepare import PrepareOptions, prepare\n"
+        f"prepare(Path({str(tmp_path / 'c')!r}), {url!r}, PrepareOptions(workers=2))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "__main__" in done.stderr.splitlines()[-1]
