@@ -129,7 +129,6 @@ def fit(
         HotloopError: a fault of configuration, data or loss, with what to do.
     """
     data, loaded = _with_loader(data, config, overrides)
-    require_one(loaded)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
     task = _given(own, model, data, val, loss, metrics)
     reporter: Reporter = Console() if progress else Silent()
@@ -205,6 +204,7 @@ def _with_loader(
 ) -> tuple[Any, Loaded]:
     """Data and configuration, where a DataLoader in hand says its batch size and workers if the caller does not."""
     loaded = _loaded(config, overrides)
+    require_one(loaded)
     if not isinstance(data, DataLoader):
         return data, loaded
     source = from_loader(data)
