@@ -106,6 +106,7 @@ def test_a_server_that_stops_in_the_middle_is_told_and_gone_on_from(
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
     _, out, err = running.end()
+    assert "cannot read the database" in out + err
     assert "Traceback" not in out + err
     code, out, err = prepare(folder, *arguments, "--workers", "1", "--resume").end()
     assert code == 0, out + err
