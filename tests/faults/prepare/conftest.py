@@ -144,7 +144,7 @@ def _await(process: subprocess.Popen[bytes], server: Server, log: Path) -> None:
             time.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A PostgreSQL of these tests alone, on the loopback address."""
     pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
