@@ -140,7 +140,8 @@ def rehearse(task: Task, model: nn.Module, source: Source, plan: Plan) -> set[st
         if size > 1 and len(source) % plan.eval_batch == 1 and not plan.pad_ragged:
             row = next(micro_batches(batch, 1))
             with telling_whose("the loss or a metric, on the single row that validation ends with,", row):
-                _refuse_squeezed(task, task.loss(model, row, False), "validation ends with a single row")
+                if _numbers(task.loss(model, row, False)) and not _numbers(task.loss(model, batch, False)):
+                    raise _squeezed("validation ends with a single row")
                 task.metrics(model, row)
         return set(means(task, found))
 
@@ -200,7 +201,7 @@ def refuse_lone_rows(task: Task, model: nn.Module, source: Source, sampler: Samp
     if not steps or plan.pad_ragged:
         return
     device = plan.torch_device
-    row = move(fetch(source, torch.from_numpy(sampler.indices(0, 0)[:1].copy()), None), device)
+    row = _first_rows(source, sampler, 1, device)
     with buffers_put_back(model), machine.undisturbed(device), torch.no_grad(), autocast(device, plan.precision):
         try:
             values = task.loss(model, row, True)
@@ -209,19 +210,27 @@ def refuse_lone_rows(task: Task, model: nn.Module, source: Source, sampler: Samp
                 with telling_whose(f"the loss, on the single row of step {steps[0]},", row):
                     raise
             raise _cannot_normalise(len(source), sampler, plan, steps[0]) from error
-    if len(sampler.indices(0, 0)) > 1:
-        _refuse_squeezed(task, values, f"step {steps[0]} has a micro-batch of one row")
+        pair = _first_rows(source, sampler, 2, device)
+        if rows_of(pair) > 1 and _numbers(values) and not _numbers(task.loss(model, pair, True)):
+            raise _squeezed(f"step {steps[0]} has a micro-batch of one row")
 
 
-def _refuse_squeezed(task: Task, values: LossValues, where: str) -> None:
+def _first_rows(source: Source, sampler: Sampler, rows: int, device: torch.device) -> Batch:
+    return move(fetch(source, torch.from_numpy(sampler.indices(0, 0)[:rows].copy()), None), device)
+
+
+def _numbers(values: LossValues) -> bool:
+    """Whether a part of the loss is a single number."""
+    return any(part.dim() == 0 for part in (values.values() if isinstance(values, dict) else [values]))
+
+
+def _squeezed(where: str) -> HotloopError:
     """A loss that has one value a row for several rows and none for one: it would count as a mean."""
-    parts = values.values() if isinstance(values, dict) else [values]
-    if any(part.dim() == 0 for part in parts):
-        raise HotloopError(
-            f"{where}, and the loss gives a single number for it, where it gives one value a row for more rows",
-            where="the task's loss",
-            fix="write .squeeze(-1), or .flatten(1): a bare .squeeze() drops the batch axis of a single row too",
-        )
+    return HotloopError(
+        f"{where}, and the loss gives a single number for it, where it gives one value a row for more rows",
+        where="the task's loss",
+        fix="write .squeeze(-1), or .flatten(1): a bare .squeeze() drops the batch axis of a single row too",
+    )
 
 
 def _cannot_normalise(total: int, sampler: Sampler, plan: Plan, step: int) -> HotloopError:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from hotloop.config.schema import DataSection, ModelSection, TaskOptions, knob
+from hotloop.config.schema import ModelSection, RowsData, TaskOptions, knob
 
 
 class ToyModel(ModelSection):
@@ -19,7 +19,7 @@ class ToyModel(ModelSection):
         return []
 
 
-class ToyData(DataSection):
+class ToyData(RowsData):
     """Data with one option of its own."""
 
     column: str | None = knob(None, "Column.")

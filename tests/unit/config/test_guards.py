@@ -47,6 +47,7 @@ CASES = [
         "optimization.decay_steps",
         "the decay ends at step 40 of 90",
     ),
+    ("fold_is_one_of_the_folds", ["data.folds=3", "data.fold=4"], "data.fold", "there are 3 folds, numbered from 1"),
     (
         "floor_is_below_the_peak",
         ["--min-lr", "1e-2"],

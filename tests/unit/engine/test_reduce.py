@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -178,14 +176,17 @@ def test_values_that_do_not_fit_their_weight_are_named(build) -> None:
 
 
 def test_a_squeeze_that_breaks_only_a_batch_of_one_is_found_before_it_is_averaged(build) -> None:
-    """`.squeeze()` makes a single number out of a lone last row: alone it is right, in a split it is refused."""
+    """`.squeeze()` makes a single number out of a lone last row: told before the run, and in a split before it is
+    averaged.
+    """
 
     def squeezed(model: nn.Module, batch: dict, training: bool) -> Tensor:
         return ((model(batch["x"])[:, :1] - batch["y"][:, :1]) ** 2).squeeze()
 
-    session = build(net, {"x": X, "y": Y}, squeezed, batch_size=3, **PLAIN)  # 3 + 3 + 3 + 1 rows
-    losses = [info.loss for info in islice(steps(session.state, session.feed()), 4)]
-    assert all(loss.dim() == 0 and torch.isfinite(loss) for loss in losses)
-    split = build(net, {"x": X, "y": Y}, squeezed, batch_size=3, gradient_accumulation_steps=4, **PLAIN)
+    for accumulation in (1, 4):  # 3 + 3 + 3 + 1 rows
+        with pytest.raises(HotloopError, match="step . has a micro-batch of one row"):
+            build(net, {"x": X, "y": Y}, squeezed, batch_size=3, gradient_accumulation_steps=accumulation, **PLAIN)
+    whole = build(net, {"x": X, "y": Y}, squeezed, batch_size=5, **PLAIN)
+    batch = {"x": X[:1], "y": Y[:1]}
     with pytest.raises(HotloopError, match="a batch that is split"):
-        next(steps(split.state, split.feed()))
+        whole.state.micro_loss(batch, {"rows": 10})

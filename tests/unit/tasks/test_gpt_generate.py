@@ -158,5 +158,5 @@ def test_what_is_wrong_with_a_run_is_said(run, tmp_path_factory):
     assert "has saved no weights yet" in said(run, "--checkpoint", "last")
     (run / "assets.json").unlink()
     assert "the run has no assets.json" in said(run)
-    (run / "config.json").write_text('{"task": "lob"}')
+    (run / "config.json").write_text('{"task": "Mine"}')
     assert "started from Python" in said(run)
