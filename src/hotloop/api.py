@@ -75,6 +75,10 @@ class Given(Task):
         names: Sequence[str] = getattr(self.given.train, "classes", None) or ()
         return names
 
+    def notes(self) -> list[str]:
+        left = getattr(self.given.train, "left_out", ())
+        return [f"columns that are not used, as they hold no numbers: {', '.join(left)}"] if left else []
+
     def metrics(self, model: nn.Module, batch: Batch) -> dict[str, Tally]:
         return {name: _tally(name, f(model, batch), batch) for name, f in self.metric_functions.items()}
 

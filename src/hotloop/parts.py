@@ -21,7 +21,7 @@ from hotloop.data.source import Source, as_source
 from hotloop.data.stream import StreamSource, ordered
 from hotloop.data.weights import Weighing
 from hotloop.engine.blame import telling_whose
-from hotloop.errors import ConfigError, Problem
+from hotloop.errors import ConfigError, HotloopError, Problem
 from hotloop.task import Batch, LossOptions, Splits, Task
 
 _SCANNED = 2 << 30  # bytes of a part that are looked through before the run; larger ones are only looked at on failure
@@ -71,6 +71,12 @@ def prepare(task: Task, config: Config, effective_batch: int) -> Parts:
     weighing = weights.asked_for(config.data, config.optimization)  # before any data is read
     splits = read_splits(task)
     weighed = weights.weigh(splits.train, splits.val, weighing, task.class_names())
+    if effective_batch == 1 and weighed.source is not splits.train:
+        raise HotloopError(
+            "a batch of one row is divided by that row's weight, so weights would have no effect",
+            where="training.batch_size",
+            fix="use a larger batch, gradient_accumulation_steps, or data.balance_sampler in place of weights",
+        )
     host = replace(splits, train=weighed.source)
     sampler = _sampler(task, host.train, weighed.labels, effective_batch, config)
     remarks = [*_told(weighing, weighed.ledger, config), *not_finite(splits)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hotloop.config.schema import DataSection, ModelSection, RowsData, TaskOptions
 from hotloop.data.sampler import Sampler, Shuffle
 from hotloop.data.source import Source, Subset, first_rows, hold_out, required_column
-from hotloop.data.split import fold_rows, grouped_rows, stratified_rows, time_rows
+from hotloop.data.split import fold_rows, grouped_rows, mixed, stratified_rows, time_rows
 from hotloop.errors import HotloopError
 
 Batch = dict[str, Tensor]
@@ -116,6 +116,12 @@ class Task:
                 where="data.folds",
                 fix="leave data.folds out, or give the data in one part",
             )
+        if val is not None and isinstance(self.data_options, RowsData) and self.data_options.split != "random":
+            raise HotloopError(
+                "the data brings its own validation part, so no rows are held out",
+                where=f"data.split={self.data_options.split}",
+                fix="leave data.split out, or give the data in one part",
+            )
         if val is None and (self.data_options.val_fraction > 0 or self._folds):
             train, val = self._held_out(train)
         if self.data_options.limit is not None:
@@ -144,6 +150,8 @@ class Task:
             rows = time_rows(len(source), options.val_fraction)
         else:
             return hold_out(source, options.val_fraction, self.seed)
+        if options.limit is not None and how != "time":  # it takes the first rows, and these lie class by class
+            rows = mixed(rows[0], self.seed), mixed(rows[1], self.seed)
         return Subset(source, rows[0]), Subset(source, rows[1])
 
     def model(self) -> nn.Module:

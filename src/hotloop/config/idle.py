@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hotloop.config.layers import WARMUP, Given
-from hotloop.config.schema import Config, OptimizationSection
+from hotloop.config.schema import Config, OptimizationSection, RowsData
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ def _rows(key: str, otherwise: object) -> Callable[[Config], bool]:
     return lambda config: bool(getattr(config.data, key, otherwise))
 
 
+def _holds_out(config: Config) -> bool:
+    """Whether rows are held out; a task whose data are no separate rows splits in its own way."""
+    data = config.data
+    return not isinstance(data, RowsData) or data.val_fraction > 0 or data.folds is not None
+
+
 _DECAYING = ("cosine", "linear", "polynomial", "wsd")
 _OPTIMIZER, _SCHEDULE, _RESIDENT = "optimization.optimizer", "optimization.lr_scheduler", "data.resident"
 NEEDS = (
@@ -67,6 +73,7 @@ NEEDS = (
     Needs("data.weights_clip", "sample weights", _rows("use_sample_weights", True), "data.use_sample_weights"),
     Needs("data.weights_normalize", "sample weights", _rows("use_sample_weights", True), "data.use_sample_weights"),
     Needs("data.on_conflict", "the balanced sampler", _rows("balance_sampler", True), "data.balance_sampler"),
+    Needs("data.split", "rows to hold out (data.val_fraction or data.folds)", _holds_out, "data.val_fraction"),
     Needs("data.fold", "folds", _rows("folds", True), "data.folds"),
     Needs("data.val_fraction", "a run without folds", lambda c: not _rows("folds", False)(c), "data.folds"),
     Needs("data.num_workers", "data that is not resident on the device", _streams, _RESIDENT),

@@ -86,7 +86,8 @@ class Factors:
         """Multiply them out, class by class."""
         rows, classes = len(self.labels), len(self.counts)
         present = self.counts > 0
-        drawn = rows / (present.sum() * self.counts.clamp(min=1.0)) if self.sampler else torch.ones(classes)
+        often = present * rows / (present.sum() * self.counts.clamp(min=1.0))
+        drawn = often if self.sampler else torch.ones(classes)
         by_row = torch.ones(rows, dtype=torch.float64) if self.by_row is None else self.by_row
         sums = torch.zeros(classes, dtype=torch.float64).index_add_(0, self.labels, by_row)
         tops = [float(by_row[self.labels == c].max()) if present[c] else 1.0 for c in range(classes)]
@@ -124,14 +125,18 @@ def lines_of(ledger: Ledger, weighed: bool) -> list[str]:
     told = [f"{line.name} {line.rows:,} ({line.share:.1%})" for line in ledger.lines[:_SHOWN]]
     more = f", and {len(ledger.lines) - _SHOWN} more" if len(ledger.lines) > _SHOWN else ""
     found = [f"classes in training: {', '.join(told)}{more}"]
-    if weighed:
+    if weighed or ledger.effective_size < 0.999 * ledger.rows:  # by a column weight of the data's own
         found += [_weighing(ledger)]
     if ledger.clipped:
         found.append(
             f"sample weights: {ledger.clipped:,} of {ledger.rows:,} were outside the range and are clipped "
             f"(largest {ledger.largest:.4g})"
         )
-    return [*found, *ledger.missing, *_shift(ledger)]
+    if len(ledger.missing) > _SHOWN:
+        found += [*ledger.missing[:_SHOWN], f"and {len(ledger.missing) - _SHOWN:,} more classes that one part lacks"]
+    else:
+        found += ledger.missing
+    return [*found, *_shift(ledger)]
 
 
 def _weighing(ledger: Ledger) -> str:
@@ -161,8 +166,9 @@ def conflict(active: Sequence[str], ledger: Ledger) -> HotloopError:
         f"    {line.name:<{width}}  {line.rows:>9,} rows: sampler {line.sampler:.3g} x class weight "
         f"{line.class_weight:.3g} x sample weight {line.sample_weight:.3g} (largest {line.largest:.3g}) "
         f"= {line.product:.3g}, {line.effective_share:.1%} of the loss"
-        for line in ledger.lines
+        for line in ledger.lines[:_SHOWN]
     )
+    table += f"\n    and {len(ledger.lines) - _SHOWN:,} more classes" if len(ledger.lines) > _SHOWN else ""
     products = [line.product for line in ledger.lines if line.rows and line.product > 0]
     ratio = max(products) / min(products)
     times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"

@@ -19,7 +19,7 @@ from hotloop.errors import HotloopError
 
 How = Literal["random", "stratified", "group", "time"]
 Rows = tuple[Tensor, Tensor]
-_PURPOSE = 6  # of the key; a seed serves several random streams
+_PURPOSE, _MIXING = 6, 10  # of the key; a seed serves several random streams
 _EXACT = 400_000_000  # bits of the table of reachable sums; above it groups are so many that a greedy choice is as near
 
 
@@ -123,6 +123,12 @@ def _greedy(sizes: Sequence[int], target: float) -> list[int]:
             chosen.append(place)
             total += size
     return chosen or [int(np.argmin(sizes))]
+
+
+def mixed(rows: Tensor, seed: int) -> Tensor:
+    """The same rows in another order, so that the first of them are a sample of all, and not one class or group."""
+    order = permute(np.arange(len(rows)), len(rows), key_of(seed, _MIXING))
+    return rows.index_select(0, torch.from_numpy(order))
 
 
 def time_rows(n: int, fraction: float, gap: int = 0) -> Rows:

@@ -158,11 +158,14 @@ def weigh(train: Source, val: Source | None, weighing: Weighing, names: Sequence
     counts = torch.bincount(labels, minlength=classes).double()
     by_class = class_weights(weighing.class_weights, counts)
     by_row, clipped, largest = _sample_weights(train, weighing)
-    table = Factors(labels, counts, by_class, by_row, weighing.sampler)
+    own, factors = _own_weights(train), by_class[labels] * (1.0 if by_row is None else by_row)
+    if (weighing.asked or own is not None) and not bool((factors if own is None else factors * own).sum() > 0):
+        raise _nothing_counts(weighing)
+    counted = own if by_row is None else by_row if own is None else by_row * own
+    table = Factors(labels, counts, by_class, counted, weighing.sampler)
     ledger = table.ledger(val_labels, names, clipped, largest)
     if len(weighing.active) > 1:
         raise conflict(weighing.active, ledger)
-    factors = by_class[labels] * (1.0 if by_row is None else by_row)
     source = train if bool((factors == 1.0).all()) else WeightedSource(train, factors.float())
     return Weighed(source, labels if weighing.sampler else None, ledger if classes > 1 else None)
 
@@ -226,6 +229,23 @@ def _sample_weights(train: Source, weighing: Weighing) -> tuple[Tensor | None, i
     clipped = weights.clamp(low, high)
     scaled = clipped / clipped.mean() if weighing.normalize == "mean_to_1" else clipped
     return scaled, int((clipped != weights).sum()), float(weights.max())
+
+
+def _own_weights(source: Source) -> Tensor | None:
+    """The data's own column weight at a mean of 1, (N,) float64: it multiplies all else. None where none is usable."""
+    found = column_of(source, "weight")
+    usable = found is not None and found.dim() == 1 and not found.is_complex()
+    if found is None or not usable or not bool(torch.isfinite(found).all()):
+        return None
+    return found.double() / (found.double().mean() or 1.0)
+
+
+def _nothing_counts(weighing: Weighing) -> HotloopError:
+    return HotloopError(
+        "every training row has the weight 0, so nothing would be learned",
+        where=", ".join(weighing.active or ["weight"]),
+        fix="give at least one class and one of its rows a weight above 0",
+    )
 
 
 def _no_classes(weighing: Weighing) -> HotloopError:
