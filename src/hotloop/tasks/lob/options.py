@@ -17,12 +17,14 @@ SHORTEST_WINDOW = 20
 class LobModel(ModelSection):
     """DeepLOB: three convolution blocks over the book, an inception module over time, an LSTM, a linear layer."""
 
-    name: Literal["deeplob", "deeplob_improved"] = knob(
-        "deeplob", "As published; improved adds layer norm and attention pooling over all time steps."
+    name: Literal["deeplob", "deeplob_improved", "summary"] = knob(
+        "deeplob",
+        "As published; improved adds layer norm and attention pooling over all time steps; summary is a small network "
+        "on some thirty numbers of the window, for few symbols.",
     )
     channels: int = knob(32, "Channels of the three convolution blocks.", unit="channels", ge=1)
     inception_channels: int = knob(64, "Channels of each branch of the inception module.", unit="channels", ge=1)
-    hidden_size: int = knob(64, "Width of the LSTM's state.", unit="features", ge=1)
+    hidden_size: int = knob(64, "Width of the LSTM's state; of both layers in summary.", unit="features", ge=1)
     num_layers: int = knob(1, "Layers of the LSTM.", unit="layers", ge=1)
     dropout: float = knob(0.0, "Share of the features dropped before the last layer, in training.", ge=0, lt=1)
     layer_norm: Switch = knob("auto", "Layer norm before and after the LSTM; auto does in deeplob_improved.")
@@ -31,6 +33,15 @@ class LobModel(ModelSection):
         "Pool all time steps by learned attention instead of taking the last; auto does in deeplob_improved.",
     )
     negative_slope: float = knob(0.01, "Slope of the leaky ReLU below zero.", ge=0, lt=1)
+
+    def problems(self) -> list[tuple[str, str, str]]:
+        """Knobs of the deep models beside the summary."""
+        if self.name != "summary":
+            return []
+        deep = ("channels", "inception_channels", "num_layers", "layer_norm", "attention_pooling", "negative_slope")
+        why, fix = "model.name=summary has no such part", "leave it out, or use model.name=deeplob"
+        changed = (key for key in deep if getattr(self, key) != type(self).model_fields[key].default)
+        return [(key, why, fix) for key in changed]
 
     def switched(self, key: Literal["layer_norm", "attention_pooling"]) -> bool:
         """Whether a part is on, by itself or by the model's name."""
@@ -76,13 +87,15 @@ class LobData(RowsData):
     features: Literal["raw", "relative"] = knob(
         "raw",
         "What the model sees: the columns as they are, or prices as returns against their mean in the window and "
-        "logarithms of quantities.",
+        "logarithms of quantities. model.name=summary makes its own, and takes raw.",
     )
     mirror: bool = knob(
         False, "In training half of the windows, at random, are seen from the other side: bids as asks, up as down."
     )
     scaling: Literal["none", "standard"] = knob(
-        "none", "standard: subtract each column's mean and divide by its spread, both of the training part alone."
+        "none",
+        "standard: subtract each column's mean and divide by its spread, both of the training part alone; "
+        "model.name=summary always standardises its numbers so.",
     )
     symbols: int = knob(60, "Simulated books: how many symbols.", unit="symbols", ge=2)
     rows: int = knob(1000, "Simulated books: rows of each symbol.", unit="rows", ge=200)

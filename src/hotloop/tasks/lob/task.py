@@ -6,6 +6,7 @@ int64 in 0 down, 1 flat, 2 up. What rebuilds the model without its data: F, and 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from hotloop.tasks.lob.options import LobData, LobModel
 from hotloop.tasks.lob.read import find_files, read_books
 from hotloop.tasks.lob.simulate import simulate
 from hotloop.tasks.lob.split import check_parts, split_windows
+from hotloop.tasks.lob.summary import Summary, SummaryNet
 from hotloop.tasks.lob.windows import Books, Windows
 
 NAMES = ("down", "flat", "up")
@@ -27,7 +29,7 @@ _FITTED, _LAGS = 10_000, (1, 2, 5, 10, 20, 50)  # windows that the linear baseli
 
 
 class Lob(Task):
-    """Price moves from limit order books, with DeepLOB."""
+    """Price moves from limit order books, with DeepLOB or a small network on a summary."""
 
     Model = LobModel
     Data = LobData
@@ -35,7 +37,7 @@ class Lob(Task):
 
     def __init__(self, model_options: LobModel, data_options: LobData, *, seed: int) -> None:
         super().__init__(model_options, data_options, seed=seed)
-        self.features: Features | None = None
+        self.features: Features | Summary | None = None
         self.columns = 0
         self._notes: list[str] = []
 
@@ -54,8 +56,7 @@ class Lob(Task):
         if "val" in parts and parts["val"].books.rows is parts["train"].books.rows:
             parts["val"].share_rows_with(parts["train"])
         self.columns = whole.rows.shape[1]
-        self.features = Features(self.data_options.features == "relative", self.columns)
-        self.features.fit(parts["train"], standard=self.data_options.scaling == "standard")
+        self.features = self._fitted(parts["train"])
         self._notes = _told(books, parts)
         return Splits(parts["train"], parts.get("val"), {}, parts.get("test"))
 
@@ -64,9 +65,11 @@ class Lob(Task):
         return splits
 
     def model(self) -> nn.Module:
-        """DeepLOB behind its features."""
+        """DeepLOB behind its features, or the small network behind its summary."""
         assert self.features is not None, "sources() or use_assets() comes before model()"
-        features = Features(self.features.relative, self.columns).use_json(self.features.to_json())
+        features = copy.deepcopy(self.features)
+        if isinstance(features, Summary):
+            return nn.Sequential(features, SummaryNet(self.model_options, features.size))
         return nn.Sequential(features, DeepLob(self.model_options, self.columns))
 
     def loss(self, model: nn.Module, batch: Batch, training: bool) -> Tensor:
@@ -128,7 +131,7 @@ class Lob(Task):
         return {
             "columns": self.columns,
             "window": self.data_options.window,
-            "relative": self.features.relative,
+            "relative": isinstance(self.features, Summary) or self.features.relative,
             "statistics": self.features.to_json(),
             "classes": list(NAMES),
         }
@@ -137,7 +140,8 @@ class Lob(Task):
         """Take what a run folder says of the features."""
         try:
             self.columns = int(assets["columns"])
-            self.features = Features(bool(assets["relative"]), self.columns).use_json(assets["statistics"])
+            blank = self._blank(relative=bool(assets["relative"]))
+            self.features = blank.use_json(assets["statistics"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             fix = "use a run folder that the task lob has written"
             raise HotloopError(f"the run's features cannot be rebuilt: {error}", where="assets", fix=fix) from error
@@ -145,6 +149,22 @@ class Lob(Task):
     def notes(self) -> list[str]:
         """What was read, how it is split, and what it takes in memory."""
         return list(self._notes)
+
+    def _blank(self, *, relative: bool) -> Features | Summary:
+        if self.model_options.name == "summary":
+            return Summary(self.columns)
+        return Features(relative, self.columns)
+
+    def _fitted(self, train: Windows) -> Features | Summary:
+        """What the model sees, with the statistics of the training part."""
+        data = self.data_options
+        if self.model_options.name == "summary" and data.features != "raw":
+            fix = "leave data.features out, or use model.name=deeplob"
+            raise HotloopError("model.name=summary makes its own features", where="data.features", fix=fix)
+        blank = self._blank(relative=data.features == "relative")
+        if isinstance(blank, Summary):
+            return blank.fit(train)
+        return blank.fit(train, standard=data.scaling == "standard")
 
     def _read(self) -> dict[str, Books]:
         data = self.data_options
