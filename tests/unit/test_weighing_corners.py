@@ -77,6 +77,12 @@ def test_the_ledger_counts_a_column_weight_of_the_datas_own() -> None:
     assert "1 x1.8 = 90.0% of the loss" in "\n".join(lines_of(ledger, weighed=False))
 
 
+def test_a_negative_weight_of_the_datas_own_is_told_by_row() -> None:
+    source = TensorSource({"x": X, "y": SORTED, "weight": torch.where(torch.arange(N) == 7, -1.0, 1.0)})
+    with pytest.raises(hotloop.HotloopError, match="1 weights of the training rows are negative: rows 7"):
+        weigh(source, None, Weighing())
+
+
 def test_many_classes_that_one_part_lacks_are_few_lines() -> None:
     train, val = TensorSource({"y": torch.arange(200)}), TensorSource({"y": torch.arange(200) + 500})
     ledger = weigh(train, val, Weighing()).ledger

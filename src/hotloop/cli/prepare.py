@@ -49,7 +49,7 @@ def gpt(text: Path, folder: Path, val_fraction: float, vocabulary: str, vocabula
 
 
 @command.command("forecast")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", default="bars", type=click.Path(path_type=Path))
 @click.option("--database", metavar="URL", help="SQLAlchemy URL of the bars; without it they are simulated.")
 @click.option("--table", default="bars", show_default=True, help="Table of the bars, or schema.table.")
 @click.option("--column", "columns", metavar="NAME=COLUMN", multiple=True, help="Which column is which: time=day.")
@@ -62,7 +62,7 @@ def gpt(text: Path, folder: Path, val_fraction: float, vocabulary: str, vocabula
 @click.option("--min-rows", default=120, show_default=True, help="Bars that a symbol must have.")
 @json_option
 def forecast(folder: Path, database: str | None, as_json: bool, **given: Any) -> None:
-    """Write market bars into FOLDER as a cache with indicator features, one Parquet file per symbol.
+    """Write market bars into FOLDER (by default: bars) as a cache with indicators, one Parquet file per symbol.
 
     The table has a row per bar: symbol, time, open, high, low, close, volume and perhaps adj_close. Columns are found
     by their usual names. A symbol with an impossible value is listed with the row, and does not stop the others.

@@ -237,6 +237,13 @@ def _own_weights(source: Source) -> Tensor | None:
     usable = found is not None and found.dim() == 1 and not found.is_complex()
     if found is None or not usable or not bool(torch.isfinite(found).all()):
         return None
+    if bool((found < 0).any()):
+        rows = ", ".join(str(row) for row in (found < 0).nonzero().flatten()[:5].tolist())
+        raise HotloopError(
+            f"{int((found < 0).sum())} weights of the training rows are negative: rows {rows} (from 0)",
+            where="column weight",
+            fix="weights are 0 or more",
+        )
     return found.double() / (found.double().mean() or 1.0)
 
 
