@@ -93,3 +93,10 @@ def test_preparing_loads_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", line, str(tmp_path / "c")], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_a_folder_the_bars_go_to_bars(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "forecast", "--limit", "1", "--workers", "1"]) == 0
+    assert (tmp_path / "bars" / "manifest.json").is_file()
+    assert "hotloop train forecast data.path=bars" in capsys.readouterr().out
