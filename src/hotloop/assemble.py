@@ -101,8 +101,7 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     machine.set_deterministic(config.training.deterministic)
     machine.set_threads(plan.threads if plan else config.training.threads)
     machine.seed_everything(config.experiment.seed)
-    effective = config.training.batch_size * config.training.gradient_accumulation_steps
-    parts = prepare(task, config, effective)
+    parts = prepare(task, config, loaded.origins)
     if plan is None and parts.splits.val is None:
         _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
@@ -186,8 +185,7 @@ def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[Hooks, observe
 def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
     """(step, learning rate) for each step that the run would take, without training; reads the data for its length."""
     config = loaded.config
-    effective = config.training.batch_size * config.training.gradient_accumulation_steps
-    per_epoch = prepare(task, config, effective).sampler.steps_per_epoch
+    per_epoch = prepare(task, config, loaded.origins).sampler.steps_per_epoch
     _check_schedule(loaded, per_epoch)
     factors = schedule.factors(config.optimization, total_steps(config.training, per_epoch), per_epoch)
     return [(step, factor * config.optimization.learning_rate) for step, factor in enumerate(factors)]

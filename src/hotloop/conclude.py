@@ -99,20 +99,20 @@ def conclude(session: Session, folder: RunFolder) -> dict[str, Any]:
 
     Returns:
         What goes into the summary: `weights` (best or last), test_NAME, and what the task concludes. A fault in the
-        person's own code is told as `conclusion_failed` and costs nothing that was trained.
+        person's own code or on the disk is told as `conclusion_failed` and costs nothing that was trained.
     """
     task, splits = session.task, session.splits
     if splits.test is None and not measure.gives_outputs(task):
         return {}
-    with _best_weights(session.state, folder) as which:
-        try:
-            with telling_whose("the conclusion"):
-                found = {"weights": which, **_test(session), **_of_the_task(session)}
-        except HotloopError as error:
-            return {"weights": which, "conclusion_failed": str(error)}
-    if "confusion" in found:
-        subtitle = f"validation, {which} weights; rows: true class, share of each row"
-        plot_confusion(found["confusion"], found["classes"], folder.dir / "confusion.png", folder.dir.name, subtitle)
+    try:
+        with _best_weights(session.state, folder) as which, telling_whose("the conclusion"):
+            found = {"weights": which, **_test(session), **_of_the_task(session)}
+        if "confusion" in found:
+            subtitle = f"validation, {which} weights; rows: true class, share of each row"
+            picture = folder.dir / "confusion.png"
+            plot_confusion(found["confusion"], found["classes"], picture, folder.dir.name, subtitle)
+    except HotloopError as error:
+        return {"conclusion_failed": str(error)}
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from hotloop import launch
 from hotloop.config.load import Loaded
 from hotloop.disk import write_atomic
-from hotloop.errors import HotloopError
+from hotloop.errors import HotloopError, Interrupted
 from hotloop.runs.reporter import Reporter
 from hotloop.saved import Run
 from hotloop.task import Task
@@ -99,7 +99,11 @@ def train_folds(
             }
         )
         made = None if task is None else task(one.model, one.data, seed=one.experiment.seed)
-        runs.append(launch.train(replace(loaded, config=one), made, reporter=reporter, callbacks=callbacks))
+        try:
+            runs.append(launch.train(replace(loaded, config=one), made, reporter=reporter, callbacks=callbacks))
+        except Interrupted as error:
+            left = f", then train the rest one by one: data.fold={fold + 1} to {count}" if fold < count else ""
+            raise Interrupted(f"fold {fold} of {count}: {error.what}", fix=f"{error.fix}{left}") from error
     folder = Path(config.experiment.dir).expanduser()
     found = Folds(
         tuple(runs),

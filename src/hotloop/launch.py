@@ -176,7 +176,8 @@ def _conduct(
     else:
         outcome = loop.fit(state, session.feed(), hooks, evaluate, save, outcome)
     if outcome.status == "failed":
-        outcome.reason += "".join(f"; {line}" for line in autopsy(session.parts, state.step + 1))
+        met = state.read(reset=False).held_at or state.step  # the step whose values were not finite
+        outcome.reason += "".join(f"; {line}" for line in autopsy(session.parts, met))
     if outcome.status == "failed" and not (folder.checkpoints / f"step_{state.step}.pt").exists():
         save(outcome)  # the weights of the step before the fault
     outcome.seconds = _together(judged.spent, outcome)

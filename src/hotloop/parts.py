@@ -7,6 +7,7 @@ and test parts are never weighed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -61,16 +62,21 @@ class Parts:
         )
 
 
-def prepare(task: Task, config: Config, effective_batch: int) -> Parts:
+def prepare(task: Task, config: Config, origins: Mapping[str, str]) -> Parts:
     """Read the data of a run and put it in order.
+
+    Args:
+        task, config: of the run.
+        origins: dotted key -> who set it, for messages.
 
     Raises:
         HotloopError: data that cannot be read, or weights that would multiply.
     """
-    use_loss_options(task, config)
+    use_loss_options(task, config, origins)
+    effective_batch = config.training.batch_size * config.training.gradient_accumulation_steps
     weighing = weights.asked_for(config.data, config.optimization)  # before any data is read
     splits = read_splits(task)
-    weighed = weights.weigh(splits.train, splits.val, weighing, task.class_names())
+    weighed = weights.weigh(splits.train, splits.val, weighing, task.class_names(), origins)
     if effective_batch == 1 and weighed.source is not splits.train:
         raise HotloopError(
             "a batch of one row is divided by that row's weight, so weights would have no effect",
@@ -93,7 +99,7 @@ def read_splits(task: Task) -> Splits:
     return task.cut(Splits(as_source(given.train), val, extra, test))
 
 
-def use_loss_options(task: Task, config: Config) -> None:
+def use_loss_options(task: Task, config: Config, origins: Mapping[str, str]) -> None:
     """Hand the task what its training loss is to apply; what it would not apply is refused.
 
     Raises:
@@ -104,8 +110,8 @@ def use_loss_options(task: Task, config: Config) -> None:
     if unknown:
         why = f"has no effect: the loss of {type(task).__name__} does not apply it"
         fix = "leave it out, or apply it in your loss and name it in the task's `obeys`"
-        values = [(f"optimization.{name}", getattr(asked, name)) for name in unknown]
-        raise ConfigError([Problem(key, value, "configuration", why, fix) for key, value in values])
+        keys = {f"optimization.{name}": getattr(asked, name) for name in unknown}
+        raise ConfigError([Problem(key, value, origins.get(key, ""), why, fix) for key, value in keys.items()])
     task.loss_options = asked
 
 
@@ -146,9 +152,7 @@ def not_finite(splits: Splits) -> list[str]:
 
 def bad_rows(tensor: Tensor) -> Tensor:
     """The rows (first axis) of a tensor that hold NaN or infinities."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return torch.empty(0, dtype=torch.int64)
-    if not len(tensor):
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not len(tensor):
         return torch.empty(0, dtype=torch.int64)
     found, chunk = [], max(1, _CHUNK * len(tensor) // max(1, tensor.numel()))
     for first in range(0, len(tensor), chunk):

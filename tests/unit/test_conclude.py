@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import hotloop
 from hotloop import folds, launch
 from hotloop.config.load import load
-from hotloop.errors import ConfigError, HotloopError
+from hotloop.errors import ConfigError, HotloopError, Interrupted
 from hotloop.runs.wording import beside, epoch_line, summary_rows
 from hotloop.task import Tally, options_of
 from hotloop.tasks import classification
@@ -188,3 +188,28 @@ def test_figures_without_a_baseline_stand_alone():
 def test_a_table_is_no_mean():
     table = Tally(torch.eye(2), torch.ones(()))
     assert (table + table).sum.tolist() == [[2, 0], [0, 2]]
+
+
+def test_a_full_disk_at_the_picture_costs_no_summary(experiments, monkeypatch):
+    from hotloop import conclude
+
+    def full(*_):
+        raise HotloopError("cannot write confusion.png: the disk is full")
+
+    monkeypatch.setattr(conclude, "plot_confusion", full)
+    run = train(experiments)
+    assert "disk is full" in run.summary["conclusion_failed"]
+    assert dict(summary_rows(run.summary))["conclusion"].startswith("failed, the weights are kept: cannot write")
+
+
+def test_interrupted_folds_say_what_is_left(experiments):
+    import signal
+
+    def stop(info):
+        if info.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    settings = {**RUN, "num_epochs": 3, "dir": str(experiments), "folds": 3}
+    with pytest.raises(Interrupted, match="fold 1 of 3: interrupted after step 3") as told:
+        folds.train_folds(load(options_of(Whole, "Whole"), overrides=settings), task=Whole, callbacks=[stop])
+    assert told.value.fix.endswith("then train the rest one by one: data.fold=2 to 3")

@@ -104,3 +104,14 @@ def test_columns_that_nothing_uses_are_told(experiments: Any, capsys: pytest.Cap
     frame = pandas.DataFrame({"a": X[:, 0].numpy(), "price": ["1.5"] * N, "label": SORTED.numpy()})
     hotloop.fit(nn.Linear(1, 2), hotloop.from_table(frame), loss=loss, **{**SMALL, "progress": True})
     assert "not used, as they hold no numbers: price" in capsys.readouterr().out
+
+
+def test_the_datas_own_weights_beside_another_way_to_weigh_stop_the_run() -> None:
+    varying = {"x": X, "y": SORTED, "weight": torch.where(SORTED == 1, 9.0, 1.0)}
+    with pytest.raises(hotloop.HotloopError, match="optimization.class_weights and weight multiply") as told:
+        fit(varying, class_weights=[1.0, 9.0])
+    assert "81 times" in str(told.value)
+    assert told.value.where == "optimization.class_weights (Python call), weight (the data)"
+    assert "leave the column weight out" in told.value.fix
+    mask = {**varying, "weight": (torch.arange(N) % 3 > 0).float()}
+    assert fit(mask, class_weights=[1.0, 9.0]).summary["status"] == "completed"

@@ -5,7 +5,7 @@ Pure functions of counts and factors. Shapes: N rows, C classes; labels (N,) int
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,13 +154,37 @@ def _shift(ledger: Ledger) -> list[str]:
     return [f"class shares differ between training and validation by {ledger.shift:.1%}: {pairs}"]
 
 
-def conflict(active: Sequence[str], ledger: Ledger) -> HotloopError:
+def conflict(active: Sequence[str], ledger: Ledger, origins: Mapping[str, str]) -> HotloopError:
     """Several ways to weigh at once: the product for each class, and the line to change.
 
     Args:
-        active: the keys that weigh, two or more.
+        active: the keys that weigh (or "weight", a column of the data's own), two or more.
         ledger: of all of them together.
+        origins: who set which key.
     """
+    products = [line.product for line in ledger.lines if line.rows and line.product > 0]
+    ratio = max(products) / min(products)
+    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    said = ", ".join(f"{key} ({origins.get(key, 'the data')})" for key in active)
+    drop = " ".join(_OFF[key] for key in active[1:])
+    wins = active[0] == "data.balance_sampler" and "weight" not in active
+    return HotloopError(
+        f"{' and '.join(active)} multiply: a row counts up to {times} times one of another class\n{_products(ledger)}",
+        where=said,
+        fix=f"keep one of them, such as {active[0]}: {drop}"
+        + ("; or data.on_conflict=sampler_wins, which does that by itself" if wins else ""),
+    )
+
+
+_OFF = {
+    "data.balance_sampler": "data.balance_sampler=false",
+    "optimization.class_weights": "optimization.class_weights=none",
+    "data.use_sample_weights": "data.use_sample_weights=false",
+    "weight": "(leave the column weight out of the data)",
+}
+
+
+def _products(ledger: Ledger) -> str:
     width = max(len(line.name) for line in ledger.lines)
     table = "\n".join(
         f"    {line.name:<{width}}  {line.rows:>9,} rows: sampler {line.sampler:.3g} x class weight "
@@ -168,18 +192,4 @@ def conflict(active: Sequence[str], ledger: Ledger) -> HotloopError:
         f"= {line.product:.3g}, {line.effective_share:.1%} of the loss"
         for line in ledger.lines[:_SHOWN]
     )
-    table += f"\n    and {len(ledger.lines) - _SHOWN:,} more classes" if len(ledger.lines) > _SHOWN else ""
-    products = [line.product for line in ledger.lines if line.rows and line.product > 0]
-    ratio = max(products) / min(products)
-    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
-    keep = active[0]
-    off = {"data.balance_sampler": "false", "optimization.class_weights": "none", "data.use_sample_weights": "false"}
-    drop = " ".join(f"{key}={off[key]}" for key in active[1:])
-    also = (
-        "; or data.on_conflict=sampler_wins, which does that by itself" if active[0] == "data.balance_sampler" else ""
-    )
-    return HotloopError(
-        f"{' and '.join(active)} multiply: a row counts up to {times} times one of another class\n{table}",
-        where=", ".join(active),
-        fix=f"keep one of them, such as {keep}: {drop}{also}",
-    )
+    return table + (f"\n    and {len(ledger.lines) - _SHOWN:,} more classes" if len(ledger.lines) > _SHOWN else "")

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hotloop.data.sampler import Indices, Sampler, key_of
 from hotloop.data.seeded import seeded
-from hotloop.data.source import Source
+from hotloop.data.source import Source, times
 from hotloop.data.stream import StreamSource
 from hotloop.errors import HotloopError
 
@@ -40,16 +40,8 @@ def fetch(source: Source, indices: Tensor, rows: int | None) -> Batch:
         return source.batch(indices)
     indices, mask = fill_up(indices, rows)
     batch: dict[str, Any] = source.batch(indices)
-    batch["weight"] = _masked(batch.get("weight"), mask)
+    batch["weight"] = times(batch.get("weight"), mask)
     return batch
-
-
-def _masked(weight: Any, mask: Tensor) -> Any:
-    if weight is None:
-        return mask
-    if isinstance(weight, dict):
-        return {name: _masked(part, mask) for name, part in weight.items()}
-    return weight * mask.reshape(mask.shape + (1,) * (weight.dim() - 1))
 
 
 def filled(batch: Batch, rows: int) -> Batch:
@@ -59,7 +51,7 @@ def filled(batch: Batch, rows: int) -> Batch:
     rows = max(rows, have)
     places, mask = fill_up(torch.arange(have), rows)
     whole: dict[str, Any] = {name: _each(value, lambda t: t.index_select(0, places)) for name, value in batch.items()}
-    whole["weight"] = _masked(whole.get("weight"), mask)
+    whole["weight"] = times(whole.get("weight"), mask)
     return whole
 
 

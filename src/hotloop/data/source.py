@@ -186,6 +186,15 @@ def column_of(source: Source, name: str) -> Tensor | None:
     return found
 
 
+def times(weight: Any, factor_b: Tensor) -> Any:
+    """A batch's `weight` (absent, a tensor, or one for each term) with a factor (B,) for each row."""
+    if weight is None:
+        return factor_b
+    if isinstance(weight, Mapping):
+        return {name: times(part, factor_b) for name, part in weight.items()}
+    return weight * factor_b.reshape(factor_b.shape + (1,) * (weight.dim() - 1))
+
+
 def required_column(source: Source, name: str, key: str, why: str) -> Tensor:
     """A column that an option needs.
 

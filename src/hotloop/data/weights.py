@@ -16,10 +16,10 @@ from torch import Tensor
 
 from hotloop.config.schema import DataSection, OptimizationSection, RowsData
 from hotloop.data.ledger import Factors, Ledger, conflict
-from hotloop.data.source import Source, column_of, required_column
+from hotloop.data.source import Source, column_of, required_column, times
 from hotloop.errors import HotloopError
 
-LABEL, SAMPLE_WEIGHT = "y", "sample_weight"
+LABEL, SAMPLE_WEIGHT, OWN = "y", "sample_weight", "weight"
 _MOST_CLASSES = 1000  # whole numbers with more values than this are no classes that a person named
 
 
@@ -112,7 +112,7 @@ class WeightedSource:
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         batch: dict[str, Any] = self._source.batch(indices)
-        batch["weight"] = _times(batch.get("weight"), self._factors.index_select(0, indices))
+        batch["weight"] = times(batch.get("weight"), self._factors.index_select(0, indices))
         return batch
 
     def to(self, device: torch.device) -> WeightedSource:
@@ -126,31 +126,26 @@ class WeightedSource:
         return found
 
 
-def _times(weight: Any, factor_b: Tensor) -> Any:
-    if weight is None:
-        return factor_b
-    if isinstance(weight, Mapping):
-        return {name: _times(part, factor_b) for name, part in weight.items()}
-    return weight * factor_b.reshape(factor_b.shape + (1,) * (weight.dim() - 1))
-
-
-def weigh(train: Source, val: Source | None, weighing: Weighing, names: Sequence[str] = ()) -> Weighed:
+def weigh(
+    train: Source,
+    val: Source | None,
+    weighing: Weighing,
+    names: Sequence[str] = (),
+    origins: Mapping[str, str] | None = None,
+) -> Weighed:
     """Weigh the training rows as asked for, and write the ledger.
 
     Args:
         train, val: the two parts; the second is only counted.
         weighing: from `asked_for`.
         names: of the classes.
+        origins: who set which key, for messages.
 
     Raises:
-        HotloopError: two or more of sampler, class weights and sample weights would multiply; no classes or weights
+        HotloopError: two or more of sampler, class weights and row weights would multiply; no classes or weights
             where some are needed; weights that cannot be used.
     """
-    labels = _labels(train)
-    if labels is None:
-        if weighing.sampler or weighing.class_weights != "none":
-            raise _no_classes(weighing)
-        labels = torch.zeros(len(train), dtype=torch.int64) if weighing.sample_weights else None
+    labels = _labels_for(train, weighing)
     if labels is None:
         return Weighed(train)
     val_labels = None if val is None else _labels(val)
@@ -164,10 +159,21 @@ def weigh(train: Source, val: Source | None, weighing: Weighing, names: Sequence
     counted = own if by_row is None else by_row if own is None else by_row * own
     table = Factors(labels, counts, by_class, counted, weighing.sampler)
     ledger = table.ledger(val_labels, names, clipped, largest)
-    if len(weighing.active) > 1:
-        raise conflict(weighing.active, ledger)
+    active = [*weighing.active, *([OWN] if own is not None and _weighs(own) else [])]
+    if len(active) > 1:
+        raise conflict(active, ledger, origins or {})
     source = train if bool((factors == 1.0).all()) else WeightedSource(train, factors.float())
     return Weighed(source, labels if weighing.sampler else None, ledger if classes > 1 else None)
+
+
+def _labels_for(train: Source, weighing: Weighing) -> Tensor | None:
+    """The class of each row; one class for all where rows are weighed that have none, None where nothing is asked."""
+    labels = _labels(train)
+    if labels is None and (weighing.sampler or weighing.class_weights != "none"):
+        raise _no_classes(weighing)
+    if labels is None and weighing.sample_weights:
+        return torch.zeros(len(train), dtype=torch.int64)
+    return labels
 
 
 def _labels(source: Source) -> Tensor | None:
@@ -233,7 +239,7 @@ def _sample_weights(train: Source, weighing: Weighing) -> tuple[Tensor | None, i
 
 def _own_weights(source: Source) -> Tensor | None:
     """The data's own column weight at a mean of 1, (N,) float64: it multiplies all else. None where none is usable."""
-    found = column_of(source, "weight")
+    found = column_of(source, OWN)
     usable = found is not None and found.dim() == 1 and not found.is_complex()
     if found is None or not usable or not bool(torch.isfinite(found).all()):
         return None
@@ -241,10 +247,16 @@ def _own_weights(source: Source) -> Tensor | None:
         rows = ", ".join(str(row) for row in (found < 0).nonzero().flatten()[:5].tolist())
         raise HotloopError(
             f"{int((found < 0).sum())} weights of the training rows are negative: rows {rows} (from 0)",
-            where="column weight",
+            where=f"the column {OWN}",
             fix="weights are 0 or more",
         )
     return found.double() / (found.double().mean() or 1.0)
+
+
+def _weighs(own: Tensor) -> bool:
+    """Whether the data's own weights make rows count differently; 0 alone is a mask."""
+    counted = own[own > 0]
+    return bool((counted != counted[:1]).any())
 
 
 def _nothing_counts(weighing: Weighing) -> HotloopError:

@@ -75,6 +75,10 @@ def epoch_line(epoch: int, epochs: int, train_loss: float, eval_loss: float, sec
     return f"Epoch [{epoch}/{epochs}] - Train Loss: {train_loss:.6f}, Val Loss: {eval_loss:.6f}, Time: {seconds:.2f}s"
 
 
+def _failed(why: Any) -> str | None:
+    return None if not why else f"failed, the weights are kept: {str(why).splitlines()[0]}"
+
+
 def _class_rows(summary: Mapping[str, Any]) -> dict[str, str]:
     """A row for each class, and one for the calibration, of the weights that were concluded on."""
     rows = {
@@ -111,6 +115,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "status": summary.get("status"),
         "reason": summary.get("reason"),
         "warning": summary.get("warning"),
+        "conclusion": _failed(summary.get("conclusion_failed")),
         "steps": _steps(summary),
         "train loss": _optional(summary.get("train_loss")),
         "eval loss": _optional(summary.get("eval_loss")),
