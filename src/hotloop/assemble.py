@@ -77,7 +77,7 @@ class Session:
         assert self.splits.val is not None
         found = measure.prefixed(self._measure(self.splits.val))
         for name, source in self.splits.extra.items():
-            found[f"eval_loss_{name}"] = self._measure(source)["loss"]
+            found |= {f"eval_{metric}_{name}": value for metric, value in self._measure(source).items()}
         return found
 
     def _measure(self, source: Source) -> dict[str, float]:
@@ -225,7 +225,9 @@ def _remarks(config: Config, plan: Plan, sampler: Sampler) -> list[str]:
 
 def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:
     """What decides over the best weights and the end of the run must be among what evaluation gives."""
-    names = sorted({f"eval_{name}" for name in found} | {f"eval_loss_{name}" for name in splits.extra})
+    names = sorted(
+        {f"eval_{name}" for name in found} | {f"eval_{metric}_{name}" for name in splits.extra for metric in found}
+    )
     wanted = [("callbacks.early_stopping_metric", config.callbacks.early_stopping_metric)]
     wanted += [("experiment.stop_at", metric) for metric in config.experiment.stop_at]
     for key, metric in wanted:

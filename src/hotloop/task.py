@@ -9,8 +9,9 @@ dict of tensors with first axis B.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -33,7 +34,7 @@ class Splits:
     Args:
         train: what the optimizer sees.
         val: the whole validation part, each item once; None trains without validation.
-        extra: further evaluation sources; their losses are reported as eval_loss_NAME.
+        extra: further evaluation sources; their metrics are reported as eval_METRIC_NAME.
         test: measured once, after training, with the best weights; reported as test_NAME.
     """
 
@@ -80,6 +81,36 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.sum + other.sum, self.weight + other.weight)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a file that is to be predicted.
+
+    Args:
+        source: of these rows: a Source, or what can be read as one.
+        rows: JSON-ready, one for each: what the output repeats of the input.
+    """
+
+    source: Any
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A model as other programs can run it: tensors in, tensors out.
+
+    Args:
+        module: takes the inputs by position, returns a tensor or a tuple of tensors.
+        inputs: example inputs by name, of two rows or more.
+        outputs: names of what it returns.
+        dynamic: input name -> axis -> what the axis counts, for axes whose length may change ("batch", "length").
+    """
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    dynamic: dict[str, dict[int, str]]
 
 
 class Task:
@@ -219,9 +250,41 @@ class Task:
     def use_assets(self, assets: dict[str, Any]) -> None:
         """Take what `assets` gave, instead of `sources`, to rebuild the model from a run folder."""
 
+    def inherit(self, assets: dict[str, Any]) -> None:
+        """Take over what the weights of another run depend on (a vocabulary, say): called before `sources`, with the
+        assets of the run that `model.init_from` names.
+        """
+
     def notes(self) -> list[str]:
         """Lines to show before training: what data was found, and how much."""
         return []
+
+    # After training; `use_assets` was called before each of these.
+
+    def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
+        """Read a file to predict, at most `rows` rows at a time, so that a file of any size can be read."""
+        raise _not_said(self, "pieces", "reads a file to predict")
+
+    def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What is written for each row, JSON-ready, out of what `predict` gave for the rows of a piece."""
+        raise _not_said(self, "answers", "writes its outputs")
+
+    def labelled(self, path: Path) -> Source:
+        """The rows of a file with their targets, as validation would see them."""
+        raise _not_said(self, "labelled", "reads a file to be measured on")
+
+    def combine(self, outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The outputs of several runs as one, row by row: the mean of their probabilities."""
+        raise _not_said(self, "combine", "averages several runs")
+
+    def exportable(self, model: nn.Module) -> Exportable:
+        """The model for other programs."""
+        raise _not_said(self, "exportable", "leaves hotloop")
+
+
+def _not_said(task: Task, method: str, what: str) -> HotloopError:
+    name = type(task).__name__
+    return HotloopError(f"the task {name} does not say how it {what}", fix=f"write {name}.{method}()")
 
 
 def options_of(task: type[Task], name: str) -> TaskOptions:

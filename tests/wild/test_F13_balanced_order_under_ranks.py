@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hotloop.data.sampler import Balanced, RankShare, Shuffle
+from hotloop.data.ranks import RankShare
+from hotloop.data.sampler import Balanced, Shuffle
 
 LABELS = np.array([0] * 70 + [1] * 20 + [2] * 7)
 

@@ -92,7 +92,7 @@ class _Steps(Dataset[Batch]):
 
     def __getitem__(self, place: tuple[int, Tensor]) -> Batch:
         step, indices = place
-        if self._source.nbytes is not None:  # tensors and arrays draw nothing
+        if self._source.nbytes is not None or not getattr(self._source, "draws", True):  # ours draw nothing
             return fetch(self._source, indices, self._rows)
         with seeded(key_of(self.seed, 5, step)):
             return fetch(self._source, indices, self._rows)

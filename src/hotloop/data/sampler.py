@@ -106,24 +106,6 @@ class Shuffle:
 
 
 @dataclass(frozen=True)
-class Sequential:
-    """Every item once, in order: evaluation."""
-
-    length: int
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        _check(self.length, self.batch_size)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.length // self.batch_size)
-
-    def indices(self, epoch: int, step: int, count: int = 1) -> Indices:
-        return _positions(self.length, self.batch_size, step, count)
-
-
-@dataclass(frozen=True)
 class RandomStarts:
     """Uniform draws with replacement, as in nanoGPT; an epoch is the number of draws that would cover the data once."""
 
@@ -229,27 +211,57 @@ class Balanced:
 
 
 @dataclass(frozen=True)
-class RankShare:
-    """One rank's part of another sampler's order: of each effective batch every `ranks`-th item, from `rank` on.
+class Bucketed:
+    """Every row once an epoch, in batches whose rows are of one bucket; only what is left over is mixed.
 
-    All ranks together see exactly the batches that one process would, whatever the sampler; a weighted one too.
+    Each bucket's rows are shuffled anew each epoch and cut into whole batches; the batches come in shuffled order, and
+    after them those of the left-over rows, narrow buckets first, so that there are as few steps as without buckets.
+
+    Args:
+        buckets: (N,) the bucket of each row.
     """
 
-    inner: Sampler
-    rank: int
-    ranks: int
+    buckets: Indices
+    batch_size: int
+    seed: int
 
-    @property
-    def batch_size(self) -> int:
-        return -(-self.inner.batch_size // self.ranks)
+    def __post_init__(self) -> None:
+        _check(len(self.buckets), self.batch_size)
+        rows = [np.flatnonzero(self.buckets == bucket) for bucket in np.unique(self.buckets)]
+        whole = np.array([len(members) // self.batch_size for members in rows], dtype=np.int64)
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "_whole", whole)
+        object.__setattr__(self, "_ends", np.cumsum(whole))
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.inner.steps_per_epoch
+        return -(-len(self.buckets) // self.batch_size)
 
     def indices(self, epoch: int, step: int, count: int = 1) -> Indices:
-        whole = self.inner.indices(epoch, step, count)
-        batches = [
-            whole[first : first + self.inner.batch_size] for first in range(0, len(whole), self.inner.batch_size)
+        steps = range(step, min(step + count, self.steps_per_epoch))
+        return np.concatenate([self._batch(epoch, one) for one in steps])
+
+    def _batch(self, epoch: int, step: int) -> Indices:
+        ends: Indices = self._ends  # type: ignore[attr-defined]
+        whole = int(ends[-1])
+        if step >= whole:
+            return self._left_over(epoch)[(step - whole) * self.batch_size : (step - whole + 1) * self.batch_size]
+        place = int(permute(np.array([step], dtype=np.int64), whole, key_of(self.seed, 10, epoch))[0])
+        bucket = int(np.searchsorted(ends, place, side="right"))
+        first = place - (int(ends[bucket - 1]) if bucket else 0)
+        return self._members(epoch, bucket, first * self.batch_size, (first + 1) * self.batch_size)
+
+    def _members(self, epoch: int, bucket: int, first: int, last: int) -> Indices:
+        """Rows of a bucket in this epoch's order, from place `first` to `last`."""
+        members: Indices = self._rows[bucket]  # type: ignore[attr-defined]
+        places = np.arange(first, last, dtype=np.int64)
+        return members[permute(places, len(members), key_of(self.seed, 11, epoch, bucket))]
+
+    def _left_over(self, epoch: int) -> Indices:
+        rows: list[Indices] = self._rows  # type: ignore[attr-defined]
+        whole: Indices = self._whole  # type: ignore[attr-defined]
+        parts = [
+            self._members(epoch, bucket, int(whole[bucket]) * self.batch_size, len(members))
+            for bucket, members in enumerate(rows)
         ]
-        return np.concatenate([batch[self.rank :: self.ranks] for batch in batches])
+        return np.concatenate(parts)

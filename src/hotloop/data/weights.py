@@ -106,6 +106,8 @@ class WeightedSource:
         self._source, self._factors = source, factors
         inner = source.nbytes
         self.nbytes: int | None = None if inner is None else inner + factors.numel() * factors.element_size()
+        self.buckets = getattr(source, "buckets", None)
+        self.draws: bool = getattr(source, "draws", True)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -10,12 +10,13 @@ import contextlib
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
-from hotloop.data.loader import IndexStream, fetch, move
-from hotloop.data.sampler import Sequential
+from hotloop.data.loader import fetch, move
+from hotloop.data.ragged import source_buckets
 from hotloop.data.source import Source
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
@@ -37,15 +38,28 @@ def measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def whole(source: Source, plan: Plan) -> Iterator[tuple[Batch, int]]:
-    """Every row of a source once, in order: batches on the device, each with the number of its real rows."""
-    device, rows = plan.torch_device, len(source)
-    size = min(plan.eval_batch, rows)
-    place = device if plan.resident and source.nbytes is not None else torch.device("cpu")
-    stream = iter(IndexStream(Sequential(rows, size), place))
-    for first in range(0, rows, size):
-        real = min(size, rows - first)
-        padded = real < size and plan.pad_ragged
-        yield move(fetch(source, next(stream), size if padded else None), device), real
+    """Every row of a source once, as `walk` orders them: batches on the device, each with the number of real rows."""
+    for rows in walk(source, plan.eval_batch):
+        size = min(plan.eval_batch, len(source))
+        padded = len(rows) < size and plan.pad_ragged
+        yield move(fetch(source, _placed(rows, source, plan), size if padded else None), plan.torch_device), len(rows)
+
+
+def walk(source: Source, size: int) -> Iterator[Tensor]:
+    """Row numbers of the batches of an evaluation, on the host: in order; token rows bucket by bucket.
+
+    No batch mixes two buckets, so the width that a row is padded to depends on its own length and on nothing else.
+    """
+    buckets = source_buckets(source)
+    if buckets is None:
+        yield from torch.split(torch.arange(len(source)), size)
+        return
+    for bucket in np.unique(buckets):
+        yield from torch.split(torch.from_numpy(np.flatnonzero(buckets == bucket)), size)
+
+
+def _placed(rows: Tensor, source: Source, plan: Plan) -> Tensor:
+    return rows.to(plan.torch_device, non_blocking=True) if plan.resident and source.nbytes is not None else rows
 
 
 def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, float]:
@@ -104,7 +118,8 @@ def outputs(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[st
             for name, value in found.items():
                 kept = value[:real]
                 parts.setdefault(name, []).append((kept.float() if kept.is_floating_point() else kept).cpu())
-    return {name: torch.cat(pieces) for name, pieces in parts.items()}
+    places = torch.cat(list(walk(source, plan.eval_batch))).argsort()
+    return {name: torch.cat(pieces)[places] for name, pieces in parts.items()}
 
 
 def prefixed(metrics: dict[str, float], part: str = "eval") -> dict[str, float]:

@@ -192,7 +192,7 @@ def _workers(data: DataSection, device: torch.device, train: Source) -> int:
         return train.workers(data.num_workers)
     if data.num_workers != "auto":
         return data.num_workers
-    slow = train.nbytes is None and len(train) >= 2000
+    slow = train.nbytes is None and getattr(train, "draws", True) and len(train) >= 2000
     return min(4, (os.cpu_count() or 2) - 1) if device.type == "cuda" and slow else 0
 
 

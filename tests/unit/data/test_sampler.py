@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotloop.data.loader import IndexStream
-from hotloop.data.sampler import RandomStarts, Sequential, ShiftedBlocks, Shuffle, key_of, permute
+from hotloop.data.sampler import Bucketed, RandomStarts, ShiftedBlocks, Shuffle, key_of, permute
 
 few = settings(max_examples=40, deadline=None)
 lengths = st.integers(1, 700)
@@ -72,15 +72,10 @@ def test_shuffle_has_no_favourite_first_item() -> None:
     assert np.all(abs(counts - 120) < 5 * np.sqrt(120)), counts  # five standard deviations
 
 
-def test_sequential_is_in_order() -> None:
-    assert whole_epoch(Sequential(11, 4), 3).tolist() == list(range(11))
-    assert Sequential(11, 4).steps_per_epoch == 3
-
-
 def samplers(length: int, batch: int, seed: int) -> list:
     return [
         Shuffle(length, batch, seed),
-        Sequential(length, batch),
+        Bucketed(np.arange(length) % 3 + np.arange(length) // 50, batch, seed),
         RandomStarts(length, batch, seed, steps_per_epoch=-(-length // batch)),
         ShiftedBlocks(length + 8, 7, batch, seed),
     ]
@@ -163,3 +158,23 @@ def test_the_order_of_a_seed_does_not_change_between_versions() -> None:
     """A checkpoint keeps only the step: another order after an update of hotloop would train on other data."""
     assert Shuffle(10, 4, 42).indices(0, 0, 3).tolist() == [0, 4, 1, 8, 9, 5, 2, 3, 7, 6]
     assert RandomStarts(1000, 4, 42, 5).indices(1, 2).tolist() == [835, 779, 500, 286]
+
+
+@few
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=300), batch_sizes, seeds, epochs)
+def test_buckets_see_every_row_once_and_mix_only_what_is_left_over(
+    buckets: list[int], batch: int, seed: int, epoch: int
+) -> None:
+    numbers = np.array(buckets)
+    sampler = Bucketed(numbers, batch, seed)
+    seen = [sampler.indices(epoch, step) for step in range(sampler.steps_per_epoch)]
+    assert sorted(np.concatenate(seen).tolist()) == list(range(len(buckets)))
+    assert all(len(rows) == batch for rows in seen[:-1])
+    mixed = sum(len(set(numbers[rows].tolist())) > 1 for rows in seen)
+    assert mixed <= len(set(buckets))
+
+
+def test_buckets_are_in_another_order_each_epoch() -> None:
+    sampler = Bucketed(np.repeat([0, 1], 40), 8, seed=3)
+    first, second = whole_epoch(sampler, 0), whole_epoch(sampler, 1)
+    assert first.tolist() != second.tolist() and sorted(first.tolist()) == sorted(second.tolist())
