@@ -6,6 +6,7 @@ bottom to know what happens when a person says `hotloop train`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,7 @@ from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
+from hotloop.initial import freeze, inherited, start_from
 from hotloop.parts import Parts, first_micro_batch, prepare
 from hotloop.task import Batch, Splits, Task
 from hotloop.tasks.own import load_object
@@ -75,7 +77,12 @@ class Session:
     def evaluate(self) -> dict[str, float]:
         """Every evaluation metric of the model as it is, eval_ prefix included."""
         assert self.splits.val is not None
-        found = measure.prefixed(self._measure(self.splits.val))
+        average = self.state.average
+        with contextlib.nullcontext() if average is None else average.swapped_in():
+            return self._evaluate(self.splits.val)
+
+    def _evaluate(self, val: Source) -> dict[str, float]:
+        found = measure.prefixed(self._measure(val))
         for name, source in self.splits.extra.items():
             found |= {f"eval_{metric}_{name}": value for metric, value in self._measure(source).items()}
         return found
@@ -84,13 +91,14 @@ class Session:
         return measure.evaluate(self.task, self.state.model, source, self.plan)
 
 
-def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
+def build(loaded: Loaded, task: Task, *, plan: Plan | None = None, begun: bool = False) -> Session:
     """Put a run together, up to the point where it could take its first step.
 
     Args:
         loaded: the resolved configuration, with the origin of each value.
         task: constructed with its options.
         plan: of the run to go on with; a new run works out its own.
+        begun: a checkpoint will bring the weights, so nothing is loaded from `model.init_from`.
 
     Raises:
         HotloopError: the data, the device or the model cannot do what was asked for.
@@ -101,18 +109,18 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     machine.set_deterministic(config.training.deterministic)
     machine.set_threads(plan.threads if plan else config.training.threads)
     machine.seed_everything(config.experiment.seed)
+    if plan is None and (assets := inherited(config.model.init_from)) is not None:
+        task.inherit(assets)
     parts = prepare(task, config, loaded.origins)
     if plan is None and parts.splits.val is None:
         _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
-    model = task.model().to(device)
-    model = model if model.training else model.train()  # layers that a person set to eval() stay there
-    _set_checkpointing(model, config.optimization.gradient_checkpointing)
+    model, remarks = _model(task, config, device, begun)
     _check_schedule(loaded, parts.sampler.steps_per_epoch)
-    remarks: list[str] = []
     is_new = plan is None
     if plan is None:
-        plan, remarks = _plan(config, task, model, parts, device)
+        plan, told = _plan(config, task, model, parts, device)
+        remarks += told
     plan = apply_to_process(plan)
     if plan.resident:
         parts.move_to(device)
@@ -122,6 +130,17 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None) -> Session:
     state = _state(config, task, model, plan)
     remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler), *plan.inexact()]
     return Session(config, task, parts, plan, state, remarks)
+
+
+def _model(task: Task, config: Config, device: torch.device, begun: bool) -> tuple[nn.Module, list[str]]:
+    """The model as training begins with it, and remarks on where its weights come from."""
+    model = task.model().to(device)
+    model = model if model.training else model.train()  # layers that a person set to eval() stay there
+    init_from = config.model.init_from
+    remarks = [] if init_from is None or begun else start_from(model, init_from)
+    remarks += freeze(model, config.model.freeze)
+    _set_checkpointing(model, config.optimization.gradient_checkpointing)
+    return model, remarks
 
 
 def _plan(config: Config, task: Task, model: nn.Module, parts: Parts, device: torch.device) -> tuple[Plan, list[str]]:
@@ -157,6 +176,7 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
         share if plan.compile == "off" else torch.compile(share, mode=mode, dynamic=False),
         options.max_grad_norm,
         options.learning_rate,
+        config.training.ema,
     )
 
 

@@ -38,6 +38,8 @@ def finish(
 ) -> Run:
     """Final weights, summary, closing line; then the exit that the outcome asks for."""
     state = session.state
+    if state.average is not None and outcome.status != "interrupted":
+        state.average.copy_into_model()  # what was evaluated is what is kept; the last checkpoint has both
     if outcome.status != "interrupted":
         checkpoint.save(folder.dir / FINAL, state.model.state_dict())
     concluded = conclude(session, folder) if outcome.status in ("completed", "stopped") else {}
@@ -124,7 +126,7 @@ def _best_weights(state: TrainState, folder: RunFolder) -> Iterator[str]:
         yield "last"
         return
     last = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
-    state.model.load_state_dict(checkpoint.load(path)["model"])
+    state.model.load_state_dict(checkpoint.weights_of(checkpoint.load(path)))
     try:
         yield "best"
     finally:

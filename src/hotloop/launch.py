@@ -20,7 +20,7 @@ from hotloop.conclude import baselines, baselines_of, finish
 from hotloop.config import to_yaml
 from hotloop.config.arguments import Arguments
 from hotloop.config.load import Loaded
-from hotloop.config.schema import to_plain
+from hotloop.config.schema import Config, to_plain
 from hotloop.data.fingerprint import fingerprint
 from hotloop.data.ledger import to_json
 from hotloop.engine import checkpoint, loop
@@ -127,7 +127,8 @@ def resume(
     task = task or make_task(config)
     payload, notes = checkpoint.newest_good(folder.checkpoints)
     plan = Plan.from_dict(payload["plan"] if payload else read_json(folder.dir / PLAN))
-    session = assemble.build(Loaded(config, {}, (), Arguments()), task, plan=plan)
+    _inherit_again(task, config, folder)
+    session = assemble.build(Loaded(config, {}, (), Arguments()), task, plan=plan, begun=payload is not None)
     per_epoch = session.plan.steps_per_epoch, session.parts.sampler.steps_per_epoch
     saved.refuse_other_data(folder, per_epoch, task.assets(), _fingerprints(session))
     judged = Judged(resumed=True)
@@ -140,6 +141,12 @@ def resume(
     folder.truncate_log(step)
     where = _where(step, judged.outcome) if payload else "no checkpoint yet: starting from the first step"
     return _conduct(session, folder, reporter or Silent(), [*notes, where], callbacks, started, judged)
+
+
+def _inherit_again(task: Task, config: Config, folder: RunFolder) -> None:
+    """What the run took over from `model.init_from` when it began is in its own folder."""
+    if config.model.init_from is not None:
+        task.inherit(read_json(folder.dir / ASSETS))
 
 
 def _where(step: int, outcome: Outcome) -> str:

@@ -12,23 +12,22 @@ from torch import nn
 from hotloop.config.load import read_saved
 from hotloop.config.schema import Config, TaskOptions
 from hotloop.data.fingerprint import difference
-from hotloop.engine import checkpoint
 from hotloop.errors import HotloopError
+from hotloop.initial import ASSETS as ASSETS
+from hotloop.initial import CONFIG as CONFIG
+from hotloop.initial import FINAL as FINAL
+from hotloop.initial import read_json as read_json
+from hotloop.initial import read_weights
+from hotloop.initial import weights_file as weights_file
 from hotloop.runs.store import RunFolder
 from hotloop.task import Task, options_of
 from hotloop.tasks import BUILTIN, task_class
 from hotloop.tasks.own import load_user_task
 
-SUMMARY, PLAN, ASSETS, FINAL = "training_summary.json", "plan.json", "assets.json", "final_model.pt"
-CONFIG, DATA, BASELINES = "config.json", "data.json", "baselines.json"
+SUMMARY, PLAN, DATA, BASELINES = "training_summary.json", "plan.json", "data.json", "baselines.json"
+PATHS = ("path", "train_path", "val_path", "test_path")
 FIT = "fit"
 """What the configuration of a run of `hotloop.fit` names as its task."""
-
-WEIGHTS = {
-    "best": (f"checkpoints/{checkpoint.BEST}", FINAL, f"checkpoints/{checkpoint.LAST}"),
-    "last": (FINAL, f"checkpoints/{checkpoint.LAST}"),
-}
-"""Which weights of a run are meant: the first of these files that it has."""
 
 
 @dataclass
@@ -88,18 +87,13 @@ def saved_model(folder: RunFolder, which: str = "last") -> tuple[Task, nn.Module
     path = weights_file(folder, which)
     if path is None:
         raise HotloopError("the run has saved no weights yet", where=str(folder.dir), fix="train until a checkpoint")
-    stored = checkpoint.load(path)
+    stored = read_weights(path)
     model = task.model()
     try:
-        model.load_state_dict(stored["model"] if path.parent == folder.checkpoints else stored)
+        model.load_state_dict(stored)
     except (RuntimeError, KeyError, TypeError) as error:
         raise HotloopError(f"the weights are not of this run's model: {error}", where=str(path)) from error
     return task, model.eval()
-
-
-def weights_file(folder: RunFolder, which: str) -> Path | None:
-    """The file with the weights asked for, "best" or "last"; None where the run has saved none."""
-    return next((folder.dir / name for name in WEIGHTS[which] if (folder.dir / name).is_file()), None)
 
 
 def saved_config(folder: RunFolder, task: Task | None) -> Config:
@@ -177,14 +171,22 @@ def refuse_other_data(
 def rooted(config: Config) -> Config:
     """The same configuration with files named by whole paths, so that a run can go on from any folder."""
     data, callbacks = config.data, config.callbacks
-    path = data.path if data.path is None else _whole(data.path)
+    paths = {name: _whole_paths(getattr(data, name, None)) for name in PATHS if getattr(data, name, None) is not None}
+    first = config.model.init_from
+    model = config.model if first is None else config.model.model_copy(update={"init_from": _whole(first)})
     return config.model_copy(
         update={
             "task": _whole_spec(config.task),
-            "data": data.model_copy(update={"path": path}),
+            "model": model,
+            "data": data.model_copy(update=paths),
             "callbacks": callbacks.model_copy(update={"user": type(callbacks.user)(map(_whole_spec, callbacks.user))}),
         }
     )
+
+
+def _whole_paths(value: Any) -> Any:
+    """One path, or several in a list."""
+    return _whole(value) if isinstance(value, str) else type(value)(_whole(path) for path in value)
 
 
 def _whole(path: str) -> str:
@@ -197,16 +199,3 @@ def _whole_spec(spec: str) -> str:
     """FILE.py:NAME with the whole path of the file."""
     file, colon, name = spec.rpartition(":")
     return f"{_whole(file)}:{name}" if colon and file.endswith(".py") else spec
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a run folder; a missing or damaged file is told by its name."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise HotloopError(f"the run has no {path.name}", where=str(path.parent)) from error
-    except (OSError, ValueError) as error:
-        raise HotloopError(f"{path.name} cannot be read: {error}", where=str(path.parent)) from error
-    if not isinstance(value, dict):
-        raise HotloopError(f"{path.name} is not a JSON object", where=str(path))
-    return value

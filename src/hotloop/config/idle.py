@@ -56,6 +56,12 @@ _OPTIMIZER, _SCHEDULE, _RESIDENT = "optimization.optimizer", "optimization.lr_sc
 NEEDS = (
     Needs("optimization.muon_learning_rate", "the optimizer muon", _optimizer("muon"), _OPTIMIZER),
     Needs("optimization.momentum", "the optimizers muon and sgd", _optimizer("muon", "sgd"), _OPTIMIZER),
+    Needs(
+        "optimization.layerwise_decay",
+        "one optimizer for all layers: adamw, adam or sgd",
+        _optimizer("adamw", "adam", "sgd"),
+        _OPTIMIZER,
+    ),
     Needs("optimization.betas", "adamw, adam and muon's AdamW part", _optimizer("adamw", "adam", "muon"), _OPTIMIZER),
     Needs("optimization.min_lr", "a schedule that lowers the rate", _schedule(*_DECAYING, "plateau"), _SCHEDULE),
     Needs("optimization.decay_steps", "a decay: cosine, linear, polynomial or wsd", _schedule(*_DECAYING), _SCHEDULE),

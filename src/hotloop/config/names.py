@@ -32,11 +32,10 @@ SHORT = {
 # Keys whose feature is not in this version: known, never ignored, refused by name.
 PLANNED = {
     "model": "name num_labels dropout max_sequence_length hidden_size num_layers n_layer n_head n_embd block_size "
-    "layer_norm attention_pooling tasks task_weights use_multitask init_from freeze",
+    "layer_norm attention_pooling tasks task_weights use_multitask",
     "data": "train_path val_path test_path split folds min_length max_length balance_sampler use_sample_weights "
     "weights_clip weights_normalize on_conflict",
-    "training": "auto_batch_size capture parallel tune ema",
-    "optimization": "layerwise_decay",
+    "training": "capture parallel tune",
     "memory": "budget recover on_batchnorm offload",
     "doctor": "preflight health_every",
 }

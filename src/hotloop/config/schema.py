@@ -37,6 +37,13 @@ def _seconds(value: Any) -> Any:
 class ModelSection(Section):
     """The model's own options; each task adds its own."""
 
+    init_from: str | None = knob(
+        None, "Start from the weights of another run (its folder) or of a file; what does not fit begins anew."
+    )
+    freeze: tuple[str, ...] = knob(
+        (), "Parameters that stay as they are: names of the model's parts, as encoder or layers.*."
+    )
+
 
 class DataSection(Section):
     """Where the data is and how it reaches the device; each task adds its own."""
@@ -114,6 +121,9 @@ class TrainingSection(Section):
         "epoch", "Validate after every so many steps, after each epoch, or only at the end (off).", unit="steps"
     )
     log_every: int = knob(10, "Record training metrics every so many steps.", unit="steps", ge=1)
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = knob(
+        None, "Average the weights over the updates with this decay, as 0.999; evaluated and kept is the average."
+    )
 
 
 class OptimizationSection(Section):
@@ -160,6 +170,9 @@ class OptimizationSection(Section):
     )
     label_smoothing: float = knob(0.0, "Share of each target that is spread over all classes.", ge=0, lt=1)
     focal_gamma: float = knob(0.0, "Focal loss: rows that are already right count less; 0 is plain.", ge=0, le=10)
+    layerwise_decay: Annotated[float, Field(gt=0, le=1)] | None = knob(
+        None, "Each layer below the top learns at this share of the rate of the one above it; null is one rate."
+    )
     gradient_checkpointing: bool = knob(False, "Recompute activations in the backward pass: less memory, more time.")
 
 

@@ -159,12 +159,8 @@ class Subset:
     def __init__(self, source: Source, rows: Tensor) -> None:
         self._source, self._rows, self.nbytes = source, rows, source.nbytes
         self.draws: bool = getattr(source, "draws", True)
-
-    @property
-    def buckets(self) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-        """The buckets of the chosen rows, where the inner source has some."""
-        found = getattr(self._source, "buckets", None)
-        return None if found is None else found[self._rows.cpu().numpy()]
+        found = getattr(source, "buckets", None)
+        self.buckets = None if found is None else found[rows.cpu().numpy()]
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -67,6 +67,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> Payload:
     return payload
 
 
+def weights_of(payload: Payload) -> dict[str, Any]:
+    """The weights of a checkpoint that later commands use: the averaged ones where the run kept an average."""
+    return {**payload["model"], **payload.get("average", {})}
+
+
 def _sha256(file: BinaryIO) -> str:
     """Of the rest of an open file, read in pieces."""
     digest = hashlib.sha256()

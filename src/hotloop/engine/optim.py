@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from hotloop.config.schema import OptimizationSection
+from hotloop.engine.depth import rate_factors
 from hotloop.engine.muon import Muon
 from hotloop.errors import HotloopError
 
 Group = dict[str, Any]
+Factors = dict[int, float]  # id of a parameter -> share of the rate; absent is 1
 
 
 def build_optimizers(
@@ -41,12 +43,13 @@ def build_optimizers(
             "the model has no parameter that requires a gradient", fix="unfreeze some, or check the model"
         )
     if options.optimizer != "muon":
-        return [_classic(list(trained.values()), options, device)]
+        factors = rate_factors(model, options.layerwise_decay)
+        return [_classic(list(trained.values()), options, device, factors)]
     hidden = hidden_matrices(model)
     matrices = [p for p in trained.values() if id(p) in hidden]
     if not matrices:
         raise HotloopError(
-            "muon is for the matrices of hidden layers, and this model has none",
+            "muon is for the matrices of hidden layers, and this model has none that is trained",
             where="optimization.optimizer",
             fix="use optimization.optimizer=adamw",
         )
@@ -54,7 +57,7 @@ def build_optimizers(
     rate = options.muon_learning_rate
     groups = [_group(matrices, rate, device, weight_decay=options.weight_decay)]
     muon = Muon(groups, momentum=options.momentum, compute_dtype=matrix_dtype)
-    return [muon, _adamw(rest, options, device)] if rest else [muon]
+    return [muon, _adamw(rest, options, device, {})] if rest else [muon]
 
 
 def hidden_matrices(model: nn.Module) -> set[int]:
@@ -76,25 +79,33 @@ def _group(parameters: list[nn.Parameter], rate: float, device: torch.device, **
     return {"params": parameters, "lr": torch.tensor(rate, device=device), "base_lr": rate, **rest}
 
 
-def _by_decay(parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device) -> list[Group]:
-    decayed = [p for p in parameters if p.dim() >= 2]
-    plain = [p for p in parameters if p.dim() < 2]
-    pairs = [(decayed, options.weight_decay), (plain, 0.0)]
-    return [_group(members, options.learning_rate, device, weight_decay=wd) for members, wd in pairs if members]
+def _by_decay(
+    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device, factors: Factors
+) -> list[Group]:
+    """Groups of one weight decay and one rate each; the highest rate first."""
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        decay = options.weight_decay if parameter.dim() >= 2 else 0.0
+        members.setdefault((-factors.get(id(parameter), 1.0), -decay), []).append(parameter)
+    return [
+        _group(members[key], -key[0] * options.learning_rate, device, weight_decay=-key[1]) for key in sorted(members)
+    ]
 
 
-def _adamw(parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device) -> torch.optim.Optimizer:
+def _adamw(
+    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device, factors: Factors
+) -> torch.optim.Optimizer:
     beta1, beta2 = options.betas
-    groups = _by_decay(parameters, options, device)
+    groups = _by_decay(parameters, options, device, factors)
     return torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)
 
 
 def _classic(
-    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device
+    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device, factors: Factors
 ) -> torch.optim.Optimizer:
     if options.optimizer == "adamw":
-        return _adamw(parameters, options, device)
-    groups = _by_decay(parameters, options, device)
+        return _adamw(parameters, options, device, factors)
+    groups = _by_decay(parameters, options, device, factors)
     if options.optimizer == "adam":
         beta1, beta2 = options.betas
         return torch.optim.Adam(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)

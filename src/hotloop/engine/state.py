@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
+from hotloop.engine.average import Average
 from hotloop.engine.optim import bare_step
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
@@ -48,6 +49,7 @@ class TrainState:
         micro_loss: a micro-batch's share of the loss, given these totals; possibly compiled.
         max_grad_norm: clip the global gradient norm here; None never clips.
         base_rate: peak learning rate, for records.
+        ema: decay of the running average of the weights; None keeps none.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class TrainState:
         micro_loss: MicroLoss,
         max_grad_norm: float | None,
         base_rate: float,
+        ema: float | None = None,
     ) -> None:
         device = plan.torch_device
         self.model, self.optimizers, self.plan = model, optimizers, plan
@@ -71,6 +74,7 @@ class TrainState:
         self._covered = len(self._factors) >= plan.total_steps  # a run without a known end stays at the last factor
         self.table = torch.tensor([*table, table[-1]], dtype=torch.float32, device=device)  # one more: after the end
         self.scaler = LossScale(device) if plan.precision == "fp16" else None
+        self.average = None if ema is None else Average(model, ema)
         self._buffer_places = _changing_buffers(model)
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
         self.step = 0
@@ -130,6 +134,8 @@ class TrainState:
             for buffer, before in zip(self.buffers, self._buffers_before, strict=True):
                 torch.where(free, buffer, before, out=buffer)
         self.applied.add_(free)
+        if self.average is not None:
+            self.average.update(self.applied, free)
         if self._may_skip:
             self.alive.add_(self.held == 0)
             loss = loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) * free  # a skipped step adds nothing
@@ -174,6 +180,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            **({"average": self.average.state_dict()} if self.average else {}),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "rate_scale": self.rate_scale,
             "counters": {**counters, "grad_norm": self.grad_norm, "counted": self.counted},
@@ -187,6 +194,8 @@ class TrainState:
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self._bind_rates()
+        if self.average:
+            self.average.load_state_dict(stored["average"])
         if self.scaler:
             self.scaler.load_state_dict(stored["scaler"])
         self._set_rate_scale(stored["rate_scale"])

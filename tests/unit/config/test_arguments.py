@@ -85,7 +85,7 @@ def test_switches_are_handed_on() -> None:
             "no key of optimization",
             "write training.batch_size",
         ),
-        (["training.ema=0.9"], "training.ema", "not available in this version", "leave it out"),
+        (["training.capture=true"], "training.capture", "not available in this version", "leave it out"),
         (["--hidden-size", "3"], "model.hidden_size", "not available in this version for the task toy", "leave it out"),
         (["--model-type", "x"], "model.name", "not available in this version for the task toy", "leave it out"),
         (["--optimizer", "adamw8bit"], "optimization.optimizer", "not available", "use one of adamw, adam, sgd, muon"),

@@ -124,14 +124,17 @@ def write_token_folder(
     }
 
 
-def tokenize(text: str, val_fraction: float, kind: str, size: int) -> tuple[Vocabulary, Tokens, Tokens]:
+def tokenize(
+    text: str, val_fraction: float, kind: str, size: int, given: Vocabulary | None = None
+) -> tuple[Vocabulary, Tokens, Tokens]:
     """Split a text by characters and encode both parts: the vocabulary, training ids, validation ids.
 
-    Characters are collected over the whole text (as nanoGPT does); byte pairs are learned on the training part only.
+    With a vocabulary `given` nothing is collected, and a text that it cannot write is refused. Else characters are
+    collected over the whole text (as nanoGPT does); byte pairs are learned on the training part only.
     """
     cut = split_at(len(text), val_fraction)
     train, val = text[:cut], text[cut:]
-    vocabulary: Vocabulary = Characters.of(text) if kind == "char" else BytePairs.learn(train, size)
+    vocabulary = given or (Characters.of(text) if kind == "char" else BytePairs.learn(train, size))
     return vocabulary, vocabulary.encode(train), vocabulary.encode(val)
 
 

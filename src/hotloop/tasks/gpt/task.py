@@ -37,6 +37,7 @@ class Gpt(Task):
     def __init__(self, model_options: GptModel, data_options: GptData, *, seed: int) -> None:
         super().__init__(model_options, data_options, seed=seed)
         self.vocabulary: Vocabulary | None = None
+        self._given: Vocabulary | None = None
         self._notes: list[str] = []
 
     def sources(self) -> Splits:
@@ -87,6 +88,10 @@ class Gpt(Task):
         """Take the vocabulary of a run folder."""
         self.vocabulary = from_json(assets.get("vocabulary", {}))
 
+    def inherit(self, assets: dict[str, Any]) -> None:
+        """Keep the vocabulary of the run that this one starts from: its embedding is in that order."""
+        self._given = from_json(assets.get("vocabulary", {}))
+
     def notes(self) -> list[str]:
         """What was read, how much of it, and how it is cut."""
         return list(self._notes)
@@ -108,10 +113,13 @@ class Gpt(Task):
         else:
             text = embedded_text() if path is None else read_text(path)
             self.vocabulary, train, val = tokenize(
-                text.content, options.val_fraction, options.vocabulary, options.vocabulary_size
+                text.content, options.val_fraction, options.vocabulary, options.vocabulary_size, self._given
             )
             name, unit = text.name, "characters" if options.vocabulary == "char" else "tokens"
             read = f"{text.name}: {len(text.content):,} characters"
+        if self._given is not None and self.vocabulary.to_json() != self._given.to_json():
+            fix = "give the text itself, so that it is encoded anew, or train without model.init_from"
+            raise HotloopError("the token files are of another vocabulary than the run to start from", fix=fix)
         self._check_length(train, val, unit, name)
         self._notes = [f"text: {read}", f"vocabulary: {self.vocabulary.size:,} {unit}"]
         kept = None if options.limit is None else options.limit * self.model_options.block_size + 1
