@@ -15,12 +15,13 @@ from torch import Tensor
 
 from hotloop.config.schema import Config
 from hotloop.data import weights
+from hotloop.data.heads import weigh_heads
 from hotloop.data.ledger import Ledger, lines_of
 from hotloop.data.loader import fetch, move
 from hotloop.data.sampler import Balanced, Sampler
 from hotloop.data.source import Source, as_source
 from hotloop.data.stream import StreamSource, ordered
-from hotloop.data.weights import Weighing
+from hotloop.data.weights import Weighed, Weighing
 from hotloop.engine.blame import telling_whose
 from hotloop.errors import ConfigError, HotloopError, Problem
 from hotloop.task import Batch, LossOptions, Splits, Task
@@ -76,7 +77,12 @@ def prepare(task: Task, config: Config, origins: Mapping[str, str]) -> Parts:
     effective_batch = config.training.batch_size * config.training.gradient_accumulation_steps
     weighing = weights.asked_for(config.data, config.optimization)  # before any data is read
     splits = read_splits(task)
-    weighed = weights.weigh(splits.train, splits.val, weighing, task.class_names(), origins)
+    told: list[str] = []
+    if heads := task.heads():
+        source, told = weigh_heads(splits.train, weighing, heads)
+        weighed = Weighed(source)
+    else:
+        weighed = weights.weigh(splits.train, splits.val, weighing, task.class_names(), origins)
     if effective_batch == 1 and weighed.source is not splits.train:
         raise HotloopError(
             "a batch of one row is divided by that row's weight, so weights would have no effect",
@@ -85,7 +91,7 @@ def prepare(task: Task, config: Config, origins: Mapping[str, str]) -> Parts:
         )
     host = replace(splits, train=weighed.source)
     sampler = _sampler(task, host.train, weighed.labels, effective_batch, config)
-    remarks = [*_told(weighing, weighed.ledger, config), *not_finite(splits)]
+    remarks = [*_told(weighing, weighed.ledger, config), *told, *not_finite(splits)]
     remarks += host.train.remarks() if isinstance(host.train, StreamSource) else []
     return Parts(host, host, splits, sampler, weighed.ledger, remarks)
 

@@ -216,6 +216,13 @@ class Task:
         """What the classes of the column y are called, for messages; empty takes their numbers."""
         return ()
 
+    def heads(self) -> Mapping[str, Sequence[str]]:
+        """Where rows have several labels: column of labels, which is the name of its loss term too -> class names.
+
+        A label below 0 is missing. Class weights are then worked out and applied head by head.
+        """
+        return {}
+
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs and, where the batch has them, targets of each row, for `conclude`; empty where there is nothing."""
         return {}

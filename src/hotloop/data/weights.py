@@ -154,7 +154,7 @@ def weigh(
     classes = max(len(names), int(labels.max()) + 1, 0 if val_labels is None else int(val_labels.max()) + 1)
     counts = torch.bincount(labels, minlength=classes).double()
     by_class = class_weights(weighing.class_weights, counts)
-    by_row, clipped, largest = _sample_weights(train, weighing)
+    by_row, clipped, largest = sample_factors(train, weighing)
     own, factors = _own_weights(train), by_class[labels] * (1.0 if by_row is None else by_row)
     if (weighing.asked or own is not None) and not bool((factors if own is None else factors * own).sum() > 0):
         raise _nothing_counts(weighing)
@@ -217,7 +217,7 @@ def class_weights(wanted: str | tuple[float, ...], counts: Tensor) -> Tensor:
     return weights * rows / (weights * counts).sum()
 
 
-def _sample_weights(train: Source, weighing: Weighing) -> tuple[Tensor | None, int, float]:
+def sample_factors(train: Source, weighing: Weighing) -> tuple[Tensor | None, int, float]:
     """The weight of each row, clipped and then normalised; how many were clipped, and the largest before."""
     if not weighing.sample_weights:
         return None, 0, 1.0
