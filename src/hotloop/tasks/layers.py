@@ -123,6 +123,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float, causal:
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
 
 
+def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention of (B, H, T, D) to (B, H, S, D), of which each query sees what `visible` says.
+
+    Args:
+        visible: boolean, broadcasts to (B, H, T, S); every query sees something. None shows all.
+    """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= _WRITTEN_OUT:
+        scores = (query * query.size(-1) ** -0.5) @ key.mT
+        if visible is not None:
+            scores = scores.masked_fill(~visible, float("-inf"))
+        return F.dropout(scores.softmax(dim=-1), dropout) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+
+
 _WRITTEN_OUT = 512  # tokens up to which the scores (T x T a head) are worth holding
 
 

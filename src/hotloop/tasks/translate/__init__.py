@@ -1,0 +1,1 @@
+"""The encoder-decoder model for short pairs. Importing this loads nothing heavy."""
