@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from hotloop import assemble, launch
 from hotloop.config.kept import refuse_changes
 from hotloop.config.load import Loaded, load, read_saved
-from hotloop.config.schema import Config, ModelSection, RowsData, knob
+from hotloop.config.schema import Config
 from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
-from hotloop.engine.reduce import rows_of
 from hotloop.errors import HotloopError
 from hotloop.folds import require_one
+from hotloop.given import Given, Loss, Metrics, task_of
 from hotloop.runs.console import Console
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
 from hotloop.saved import FIT, Run, find_task, read_json, rooted
-from hotloop.task import Batch, LossValues, Splits, Tally, Task, options_of
+from hotloop.task import Task, options_of
 
-Loss = Callable[[nn.Module, Batch], LossValues]
-Metrics = Mapping[str, Callable[[nn.Module, Batch], Tensor]]
 _FIT_ONLY = (
     "callbacks.",
     *("experiment.dir", "experiment.name", "experiment.notes", "experiment.log_level"),
@@ -46,67 +44,11 @@ _FIT_ONLY = (
 """Keys, or beginnings of them, that `steps` does nothing about."""
 
 
-class FitData(RowsData):
-    """The data options of a model and data in hand: validation is what `val` gives, unless a share is asked for."""
-
-    val_fraction: float = knob(0.0, "Share of the rows held out at random for validation; 0 is none.", ge=0, lt=1)
-
-
-class Given(Task):
-    """The task that `fit` trains: a model, data and a loss that the caller has."""
-
-    Model = ModelSection
-    Data = FitData
-    net: nn.Module
-    given: Splits
-    loss_function: Loss
-    metric_functions: Metrics
-
-    def sources(self) -> Splits:
-        return self.given
-
-    def model(self) -> nn.Module:
-        return self.net
-
-    def loss(self, model: nn.Module, batch: Batch, training: bool) -> LossValues:
-        return self.loss_function(model, batch)
-
-    def class_names(self) -> Sequence[str]:
-        names: Sequence[str] = getattr(self.given.train, "classes", None) or ()
-        return names
-
-    def notes(self) -> list[str]:
-        left = getattr(self.given.train, "left_out", ())
-        return [f"columns that are not used, as they hold no numbers: {', '.join(left)}"] if left else []
-
-    def metrics(self, model: nn.Module, batch: Batch) -> dict[str, Tally]:
-        return {name: _tally(name, f(model, batch), batch) for name, f in self.metric_functions.items()}
-
-
-def _tally(name: str, values: Any, batch: Batch) -> Tally:
-    """A metric's values, one a row; a mean is refused, as batches of uneven length would count the same."""
-    rows, weight = rows_of(batch), batch.get("weight")
-    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != rows:
-        shown = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
-        raise HotloopError(
-            f"the metric '{name}' gave {shown} for a batch of {rows} rows",
-            where="metrics",
-            fix="return one value a row; their mean is taken over the whole validation part",
-        )
-    if isinstance(weight, Tensor) and values.shape[: weight.dim()] != weight.shape:
-        raise HotloopError(
-            f"metric '{name}' of shape {tuple(values.shape)} does not match a weight of shape {tuple(weight.shape)}",
-            where="metrics",
-            fix="return values shaped like the batch's 'weight'",
-        )
-    return Tally.of(values, weight if isinstance(weight, Tensor) else None)
-
-
 def fit(
     model: nn.Module,
     data: Any,
     *,
-    loss: Loss,
+    loss: Loss | None = None,
     metrics: Metrics | None = None,
     val: Any = None,
     config: Mapping[str, Any] | str | Path | None = None,
@@ -119,14 +61,14 @@ def fit(
 
     Args:
         model: trained in place.
-        data: tensors or arrays, a frame, a torch Dataset or DataLoader (see the guide, data.md).
-        loss: (model, batch) -> one value a row, or a dict of such terms; batch is a dict of tensors (B, ...).
+        data: tensors or arrays, a frame, a Hugging Face or torch Dataset, a DataLoader (see the guide, data.md).
+        loss: (model, batch) -> one value a row, or a dict of such terms; a model of transformers brings its own.
         metrics: name -> (model, batch) -> one value a row; reported as eval_NAME.
-        val: validation data, like `data`; its loss is reported as eval_loss.
+        val: validation data; its loss is reported as eval_loss.
         config: a YAML file, or keys as a dict (dotted, or one dict a section).
-        callbacks: observers: functions of StepInfo, or objects with hooks such as on_evaluate.
+        callbacks: observers: functions of StepInfo, or objects with hooks.
         progress: show what happens.
-        resume_from_checkpoint: folder of a run of the same model and data to go on with; it keeps its configuration.
+        resume_from_checkpoint: a run of the same model and data to go on with; it keeps its configuration.
         **overrides: canonical keys, as in batch_size=32, learning_rate=1e-3, max_steps=100.
 
     Raises:
@@ -134,7 +76,7 @@ def fit(
     """
     data, loaded = _with_loader(data, config, overrides)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
-    task = _given(own, model, data, val, loss, metrics)
+    task = task_of(own, model, data, val, loss, metrics)
     reporter: Reporter = Console() if progress else Silent()
     try:
         if resume_from_checkpoint is not None:
@@ -148,7 +90,7 @@ def steps(
     model: nn.Module,
     data: Any,
     *,
-    loss: Loss,
+    loss: Loss | None = None,
     config: Mapping[str, Any] | str | Path | None = None,
     **overrides: Any,
 ) -> Iterator[StepInfo]:
@@ -166,7 +108,7 @@ def steps(
     """
     data, loaded = _with_loader(data, config, overrides)
     _refuse_fit_only(loaded)
-    session = assemble.build(loaded, _given(loaded.config, model, data, None, loss, None))
+    session = assemble.build(loaded, task_of(loaded.config, model, data, None, loss, None))
     yield from loop.watched(session.state, session.feed())
 
 
@@ -260,41 +202,4 @@ def _refuse_fit_only(loaded: Loaded) -> None:
             "hotloop.steps only trains: it evaluates and writes nothing, so these have no effect",
             where=", ".join(asked),
             fix="leave them out and do it in your loop, or use hotloop.fit, which they belong to",
-        )
-
-
-def _given(config: Config, model: nn.Module, data: Any, val: Any, loss: Loss, metrics: Metrics | None) -> Given:
-    _check_call(config, model, val, loss, metrics)
-    task = Given(config.model, config.data, seed=config.experiment.seed)
-    task.net, task.loss_function, task.metric_functions = model, loss, metrics or {}
-    task.given = Splits(data, val)
-    return task
-
-
-def _check_call(config: Config, model: Any, val: Any, loss: Any, metrics: Any) -> None:
-    """What is wrong with a call whatever its data holds."""
-    if config.data.path is not None:
-        raise HotloopError("fit takes its data from the call", where="data.path", fix="leave data.path out")
-    if not isinstance(model, nn.Module):
-        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise HotloopError(f"the model is {kind}, not a torch.nn.Module", where="model", fix="pass a module, built")
-    if not callable(loss):
-        raise HotloopError(f"the loss is a {type(loss).__name__}", where="loss", fix="pass a function (model, batch)")
-    if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(f) for f in metrics.values())):
-        raise HotloopError(
-            f"metrics is a {type(metrics).__name__}, not a dict of functions",
-            where="metrics",
-            fix='name each: metrics={"accuracy": accuracy}, with accuracy(model, batch) -> one value a row',
-        )
-    if val is not None and config.data.val_fraction > 0:
-        raise HotloopError(
-            f"validation data is given twice: val=..., and data.val_fraction={config.data.val_fraction:g} of the rows",
-            where="data.val_fraction",
-            fix="leave one of them out",
-        )
-    if metrics and val is None and config.data.val_fraction == 0:
-        raise HotloopError(
-            "metrics are taken in validation, and there is nothing to validate on",
-            where="metrics",
-            fix="give validation data (val=...), or hold some out: data.val_fraction=0.1",
         )

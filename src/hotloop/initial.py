@@ -78,7 +78,9 @@ def _folder(init_from: str) -> RunFolder | None:
 def _there(init_from: str) -> Path:
     path = Path(init_from).expanduser()
     if not path.exists():
-        raise HotloopError(f"there is no file or folder {path}", where=_INIT, fix="name a run's folder, or a file of weights")
+        raise HotloopError(
+            f"there is no file or folder {path}", where=_INIT, fix="name a run's folder, or a file of weights"
+        )
     return path
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hotloop
-from hotloop import api, assemble
+from hotloop import api, assemble, given
 from hotloop.errors import CheckStopped, HotloopError, Interrupted
 
 STILL = {"precision": "fp32", "compile": "off"}
@@ -126,7 +126,7 @@ def test_one_row_left_over_for_batchnorm_is_told_before_the_first_step(fit) -> N
 
 
 def test_a_batch_larger_than_the_data_is_remarked() -> None:
-    task = api._given(api._loaded(None, {"batch_size": 64, **STILL}).config, net(), DATA, None, loss, None)
+    task = given.task_of(api._loaded(None, {"batch_size": 64, **STILL}).config, net(), DATA, None, loss, None)
     session = assemble.build(api._loaded(None, {"batch_size": 64, **STILL}), task)
     assert any("all 60 rows" in line for line in session.remarks)
 

@@ -44,7 +44,9 @@ class DatasetSource:
         return len(self._dataset)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return self._collate([self._dataset[index] for index in indices.tolist()])
+        many = getattr(self._dataset, "__getitems__", None)  # as torch's own loader asks for a whole batch
+        rows = indices.tolist()
+        return self._collate(many(rows) if many is not None else [self._dataset[row] for row in rows])
 
     def column(self, name: str) -> Tensor | None:
         found = _column(self._dataset, name)

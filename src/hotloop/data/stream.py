@@ -75,6 +75,7 @@ class StreamSource:
         self._stream, self._take, self.kind, self.why = stream, take, kind, why
         self.own_batch, self.own_workers = own_batch, own_workers
         self._size, self._seed = own_batch or 1, 0
+        self.left_out: list[str] = []  # columns that hold no numbers
         self._begun: tuple[Iterator[Batch], Batch] | None = None  # a pass, and the batch that was looked at
 
     def __len__(self) -> int:
