@@ -1,4 +1,4 @@
-"""Models of transformers: their own loss, weighed right in batches of any cut, and what is said where they have none."""
+"""Models of transformers: their own loss, weighed right in batches of any cut, and what is said where there is none."""
 
 from __future__ import annotations
 
