@@ -111,8 +111,21 @@ def saved_config(folder: RunFolder, task: Task | None) -> Config:
             where=str(folder.dir),
             fix=again if name == FIT else named,
         )
+    if task is None:
+        _require_file(folder, name)
     options = options_of(type(task), name) if task is not None else find_task(name)[0]
     return read_saved(folder.dir / CONFIG, options)
+
+
+def _require_file(folder: RunFolder, name: str) -> None:
+    """A task of a person's own is built by a file, which may have moved since."""
+    file, _, kind = name.rpartition(":")
+    if name not in BUILTIN and not Path(file).is_file():
+        raise HotloopError(
+            f"the file that builds this run's model is no longer there: {file}",
+            where=str(folder.dir),
+            fix=f'put it back, or say where it is now: "task": "FILE.py:{kind}" in {folder.dir / CONFIG}',
+        )
 
 
 def _is_findable(name: Any) -> bool:
