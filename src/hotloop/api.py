@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from hotloop import assemble, launch
 from hotloop.config.kept import refuse_changes
 from hotloop.config.load import Loaded, load, read_saved
-from hotloop.config.schema import Config
+from hotloop.config.schema import Config, TaskOptions
 from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
 from hotloop.engine import loop
 from hotloop.engine.hooks import StepInfo
@@ -26,6 +27,7 @@ from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
 from hotloop.saved import FIT, Run, find_task, read_json, rooted
 from hotloop.task import Task, options_of
+from hotloop.tasks.own import require_task
 
 _FIT_ONLY = (
     "callbacks.",
@@ -77,13 +79,10 @@ def fit(
     data, loaded = _with_loader(data, config, overrides)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
     task = task_of(own, model, data, val, loss, metrics)
-    reporter: Reporter = Console() if progress else Silent()
-    try:
+    with _reporter(progress, callbacks) as reporter:
         if resume_from_checkpoint is not None:
             return launch.resume(resume_from_checkpoint, task, reporter=reporter, callbacks=callbacks)
         return launch.train(loaded, task, reporter=reporter, callbacks=callbacks)
-    finally:
-        reporter.close()
 
 
 def steps(
@@ -121,18 +120,33 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
         callbacks: observers, as in `fit`.
         **overrides: canonical keys; `template`, `config` (a file) too; dotted keys as a dict in `keys`.
     """
-    options, found = find_task(task) if isinstance(task, str) else (options_of(task, task.__name__), task)
+    options, found = find_task(task) if isinstance(task, str) else _options_of_class(task)
     template, file = overrides.pop("template", ()), overrides.pop("config", None)
     keys: dict[str, Any] = {**overrides.pop("keys", {}), **overrides}
     templates = [template] if isinstance(template, str) else list(template)
     loaded = load(options, templates=templates, file=file, overrides=keys, device_kind=_device_kind())
     require_one(loaded)
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
+    with _reporter(progress, callbacks) as reporter:
+        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks)
+
+
+@contextlib.contextmanager
+def _reporter(progress: bool, callbacks: Any) -> Iterator[Reporter]:
+    """What shows the run, closed at its end."""
+    if not isinstance(callbacks, list | tuple):
+        kind = type(callbacks).__name__
+        raise HotloopError(f"callbacks is a {kind}, not a list", where="callbacks", fix="write callbacks=[...]")
     reporter: Reporter = Console() if progress else Silent()
     try:
-        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks)
+        yield reporter
     finally:
         reporter.close()
+
+
+def _options_of_class(task: Any) -> tuple[TaskOptions, type[Task]]:
+    found = require_task(task, getattr(task, "__name__", type(task).__name__))
+    return options_of(found, found.__name__), found
 
 
 def _device_kind() -> str:

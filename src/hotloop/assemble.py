@@ -34,7 +34,7 @@ from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
-from hotloop.initial import freeze, inherited, start_from
+from hotloop.initial import freeze, fresh, inherited, start_from
 from hotloop.parts import Parts, first_micro_batch, prepare
 from hotloop.task import Batch, Splits, Task
 from hotloop.tasks.own import load_object
@@ -134,7 +134,7 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None, begun: bool =
 
 def _model(task: Task, config: Config, device: torch.device, begun: bool) -> tuple[nn.Module, list[str]]:
     """The model as training begins with it, and remarks on where its weights come from."""
-    model = task.model().to(device)
+    model = fresh(task).to(device)
     model = model if model.training else model.train()  # layers that a person set to eval() stay there
     init_from = config.model.init_from
     remarks = [] if init_from is None or begun else start_from(model, init_from)

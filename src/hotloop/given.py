@@ -110,6 +110,13 @@ def _check_call(config: Config, model: Any, val: Any, loss: Any, metrics: Any) -
         )
     if loss is not None and not callable(loss):
         raise HotloopError(f"the loss is a {type(loss).__name__}", where="loss", fix="pass a function (model, batch)")
+    if isinstance(loss, nn.Module) or getattr(loss, "__module__", "") == "torch.nn.functional":
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise HotloopError(
+            f"{name} takes (output, target), and a loss is called with (model, batch)",
+            where="loss",
+            fix="write loss=lambda model, batch: cross_entropy(model(batch['x']), batch['y'], reduction='none')",
+        )
     if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(f) for f in metrics.values())):
         raise HotloopError(
             f"metrics is a {type(metrics).__name__}, not a dict of functions",

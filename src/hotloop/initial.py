@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hotloop.engine import checkpoint
 from hotloop.errors import HotloopError
 from hotloop.runs.store import RunFolder
+from hotloop.task import Task
 
 ASSETS, CONFIG, FINAL = "assets.json", "config.json", "final_model.pt"
 WEIGHTS = {
@@ -82,6 +83,23 @@ def _there(init_from: str) -> Path:
             f"there is no file or folder {path}", where=_INIT, fix="name a run's folder, or a file of weights"
         )
     return path
+
+
+def fresh(task: Task) -> nn.Module:
+    """The model as the task builds it.
+
+    Raises:
+        HotloopError: the task gave something else.
+    """
+    model: Any = task.model()
+    if isinstance(model, nn.Module):
+        return model
+    given = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise HotloopError(
+        f"{type(task).__name__}.model() gave {'nothing' if model is None else given}",
+        where="the task's model",
+        fix="return a torch.nn.Module, built",
+    )
 
 
 def start_from(model: nn.Module, init_from: str) -> list[str]:

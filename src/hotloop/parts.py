@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,7 +99,13 @@ def prepare(task: Task, config: Config, origins: Mapping[str, str]) -> Parts:
 
 def read_splits(task: Task) -> Splits:
     """The task's sources, whatever form it gave them in, after `data.limit`, `data.val_fraction` and `data.folds`."""
-    given = task.sources()
+    given: Any = task.sources()
+    if not isinstance(given, Splits):
+        raise HotloopError(
+            f"{type(task).__name__}.sources() gave {'nothing' if given is None else f'a {type(given).__name__}'}",
+            where="the task's sources",
+            fix="return hotloop.Splits(train=..., val=...), each a dict of tensors or what else the guide names",
+        )
     val = None if given.val is None else as_source(given.val, part="validation")
     test = None if given.test is None else as_source(given.test, part="test")
     extra = {name: as_source(source, part=name) for name, source in given.extra.items()}

@@ -134,7 +134,7 @@ class Task:
 
     def sources(self) -> Splits:
         """The training and validation sources; called once, before `model`."""
-        raise NotImplementedError(f"{type(self).__name__}.sources() is missing")
+        raise _not_said(self, "sources", "finds its data")
 
     def cut(self, splits: Splits) -> Splits:
         """Apply `data.limit` (the first rows) and, where there is no validation part, `data.val_fraction` or
@@ -187,14 +187,14 @@ class Task:
 
     def model(self) -> nn.Module:
         """A freshly initialised model; torch's generators are seeded by the engine before the call."""
-        raise NotImplementedError(f"{type(self).__name__}.model() is missing")
+        raise _not_said(self, "model", "builds its model")
 
     def loss(self, model: nn.Module, batch: Batch, training: bool) -> LossValues:
         """Unreduced loss values, shaped like the batch's `weight`, e.g. (B,) or (B, T); or a dict of named terms.
 
         With `training` False the loss must be the plain one: no class weights, no smoothing.
         """
-        raise NotImplementedError(f"{type(self).__name__}.loss() is missing")
+        raise _not_said(self, "loss", "counts its loss")
 
     def loss_weight(self, batch: Batch) -> Tensor | None:
         """For a model that can only give a mean: the weight that the mean was taken over (0-d tensor)."""

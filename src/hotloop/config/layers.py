@@ -46,6 +46,10 @@ class Layer:
     def put(self, key: str, value: Any, origin: str) -> Problem | None:
         """Set a key; setting it twice to different values is a problem."""
         before = self.values.get(key)
+        both = isinstance(value, dict) and before is not None and isinstance(before.value, dict)
+        if both and before is not None and before.value.keys().isdisjoint(value):
+            self.values[key] = Given({**before.value, **value}, before.origin)  # name by name: tasks.a=2 tasks.b=3
+            return None
         if before is not None and (before.value != value or type(before.value) is not type(value)):
             why = f"is set twice, to {before.value!r} ({before.origin}) and to {value!r} ({origin})"
             return Problem(key, value, origin, why, "keep one of them")

@@ -87,7 +87,33 @@ def named_collate(items: list[Any]) -> dict[str, Tensor]:
     """Torch's default collation, with the members of a tuple named x, y (or x, x2, ..., y when there are more)."""
     from torch.utils.data import default_collate
 
-    return named(default_collate(items), type(items[0]).__name__)
+    try:
+        return named(default_collate(items), type(items[0]).__name__)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise _uncollated(items, error) from error
+
+
+def _uncollated(items: list[Any], error: Exception) -> HotloopError:
+    """Why some items make no batch: the first part in which they differ, or that is no number."""
+    parts = [item if isinstance(item, Mapping) else _by_name(item) for item in items]
+    for name in parts[0]:
+        values = [part.get(name) for part in parts]
+        shapes = sorted({tuple(np.shape(value)) for value in values if isinstance(value, Tensor | np.ndarray)})
+        kinds = sorted({type(value).__name__ for value in values})
+        if len(shapes) > 1:
+            what = f"the items of a batch differ in the shape of '{name}': {shapes[0]} and {shapes[-1]}"
+            return HotloopError(what, where="the data", fix="give all one shape, or pass a DataLoader(collate_fn=...)")
+        if "NoneType" in kinds or len(kinds) > 1:
+            what = f"'{name}' of the items of a batch is {' and '.join(kinds)}"
+            return HotloopError(what, where="the data", fix="give every item the same kind of number or tensor")
+    said = (str(error).splitlines() or [""])[0]
+    return HotloopError(f"the items make no batch: {said}", where="the data", fix="return a dict of tensors, or (x, y)")
+
+
+def _by_name(item: Any) -> dict[str, Any]:
+    """The members of an item under the names that they will have."""
+    members = item if isinstance(item, tuple | list) else (item,)
+    return dict(zip(names(len(members)), members, strict=True))
 
 
 def named(batch: Any, kind: str) -> dict[str, Tensor]:

@@ -187,7 +187,8 @@ def _from_mapping(data: Mapping[str, Any]) -> Source:
     wrong = {name: type(value).__name__ for name, value in data.items() if not isinstance(value, (Tensor, np.ndarray))}
     if wrong:
         raise HotloopError(
-            f"the data holds something other than tensors and arrays: {wrong}", fix="convert these first"
+            f"the data holds something other than tensors and arrays: {wrong}",
+            fix='convert them first, as in {"x": torch.tensor(x)}',
         )
     if data and all(isinstance(value, np.ndarray) for value in data.values()):
         return ArraySource(data)

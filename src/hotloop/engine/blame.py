@@ -39,7 +39,7 @@ def telling_whose(what: str, batch: Mapping[str, Any] | None = None) -> Iterator
             raise
         said = str(error).strip().splitlines() or [""]
         raise HotloopError(
-            f"{what} raised {type(error).__name__}: {said[0]}", where=where, fix=_fix(str(error), batch)
+            f"{what} raised {type(error).__name__}: {said[0]}", where=where, fix=_fix(error, batch)
         ) from error
 
 
@@ -54,15 +54,29 @@ def _line_of(trace: TracebackType | None) -> str:
     return ""
 
 
-def _fix(message: str, batch: Mapping[str, Any] | None) -> str:
+_HINTS = (
+    ("more than 1 value per channel", "BatchNorm needs two rows or more in training: use a larger training.batch_size"),
+    ("target dtype to be Long", "class numbers are int64: convert them with y.long()"),
+    ("expected scalar type Long", "class numbers are int64: convert them with y.long()"),
+    ("is out of bounds", "class numbers count from 0, and the model must have one output for each class"),
+    ("multi-target not supported", "class numbers have the shape (B,): drop the axis of one with y.squeeze(1)"),
+    ("shapes cannot be multiplied", "the layer takes another number of features than the data has"),
+    ("not subscriptable", "the arguments are (model, batch), in this order"),
+)
+"""What a message of torch's means for a person who wrote a loss."""
+
+
+def _fix(error: Exception, batch: Mapping[str, Any] | None) -> str:
+    hint = next((hint for said, hint in _HINTS if said in str(error)), "")
     if batch is None:
-        return "see the line above"
+        return hint or "see the line above"
     given = f"the batch was {described(batch)}"
-    if "more than 1 value per channel" in message:
-        return f"BatchNorm needs two rows or more in training: use a larger training.batch_size; {given}"
+    missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if isinstance(missing, str) and missing not in batch:
+        hint = f"the batch has no {missing!r}: training and validation data need the columns that are used"
     if any(getattr(value, "dtype", None) is torch.float64 for value in batch.values()):
-        return f"numpy's numbers are float64 and models float32: convert with x.astype('float32'); {given}"
-    return given
+        hint = "numpy's numbers are float64 and models float32: convert with x.astype('float32') or x.float()"
+    return f"{hint}; {given}" if hint else given
 
 
 def described(batch: Mapping[str, Any]) -> str:

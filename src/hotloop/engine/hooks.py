@@ -6,6 +6,7 @@ it has any, is in the checkpoint. Steps are optimizer steps, counted from 1.
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -109,7 +110,16 @@ class Callback:
         """Take back what `state_dict` gave."""
 
 
-HOOKS = ("on_start", "on_step", "on_epoch_end", "on_evaluate", "on_record", "on_save", "on_end")
+HOOKS = {
+    "on_start": ("state",),
+    "on_step": ("info",),
+    "on_epoch_end": ("info",),
+    "on_evaluate": ("info", "metrics"),
+    "on_record": ("record",),
+    "on_save": ("step",),
+    "on_end": ("reason",),
+}
+"""The hooks, and what each is given."""
 OTHER_NAMES = {  # as other libraries call them
     "on_train_begin": "on_start",
     "on_train_start": "on_start",
@@ -141,6 +151,7 @@ class Hooks:
                     fix=f"give it one of {', '.join(HOOKS)}, or pass a function of StepInfo",
                 )
             for hook, function in found:
+                _require_fits(callback, hook, function)
                 self._listeners[hook].append(function)
 
     def tell(self, hook: str, *arguments: Any) -> None:
@@ -155,6 +166,12 @@ class Hooks:
             wanted = function(*arguments)
             if isinstance(wanted, Ask):
                 joined = joined | wanted
+            elif isinstance(wanted, bool | str):  # other libraries stop at a True or a word
+                raise HotloopError(
+                    f"{_called_what(function)} gave {wanted!r}, which asks for nothing",
+                    where="callbacks",
+                    fix='return hotloop.Ask(stop="why"), hotloop.Ask(save=True) and the like, or nothing',
+                )
         return joined
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -182,6 +199,25 @@ class Hooks:
             elif one["state"]:
                 remarks.append(f"the state of the callback {one['name']} is left out: the run has no such callback now")
         return remarks
+
+
+def _called_what(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _require_fits(callback: Any, hook: str, function: Callable[..., Any]) -> None:
+    """A hook that cannot take what it is given is told before training."""
+    try:
+        inspect.signature(function).bind(*HOOKS[hook])
+    except TypeError as error:
+        given = ", ".join(HOOKS[hook])
+        raise HotloopError(
+            f"{_called_what(function)} cannot be called with ({given}): {error}",
+            where=f"the callback {type(callback).__name__}",
+            fix=f"write `def {hook}(self, {given}):`" if function is not callback else f"let it take ({given})",
+        ) from error
+    except ValueError:  # a function of C says nothing about its arguments
+        return
 
 
 _PLAIN = (type(None), bool, int, float, str)

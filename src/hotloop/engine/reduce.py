@@ -128,12 +128,25 @@ def scalar_refused(situation: str) -> HotloopError:
 def plain_tallies(task: Task, model: nn.Module, batch: Batch, rows_total: int) -> dict[str, Tally]:
     """Metrics and plain loss of an evaluation batch: 'loss' for one term, 'loss_NAME' for each of several."""
     values, metrics = task.loss_and_metrics(model, batch)
+    _require_tallies(task, metrics)
     weight: Any = batch.get("weight")
     if isinstance(values, Tensor):
         return {"loss": _tally(task, values, weight, batch, rows_total), **metrics}
     owns = {name: weight.get(name) if isinstance(weight, Mapping) else weight for name in values}
     terms = {f"loss_{name}": _tally(task, part, owns[name], batch, rows_total) for name, part in values.items()}
     return {**terms, **metrics}
+
+
+def _require_tallies(task: Task, metrics: Any) -> None:
+    found = metrics if isinstance(metrics, Mapping) else {"": metrics}
+    wrong = [(name, value) for name, value in found.items() if not isinstance(value, Tally)]
+    if wrong:
+        name, value = wrong[0]
+        raise HotloopError(
+            f"{type(task).__name__}.metrics() gave a {type(value).__name__}" + (f" as '{name}'" if name else ""),
+            where="the task's metrics",
+            fix='return {"accuracy": hotloop.Tally.of(right, batch.get("weight"))}, with one value a row',
+        )
 
 
 def _tally(task: Task, values: Tensor, weight: Tensor | None, batch: Batch, rows_total: int) -> Tally:

@@ -165,3 +165,31 @@ def test_it_can_start_from_a_run_of_itself(capsys) -> None:
     first = trained(capsys)
     assert main(["train", SPEC, "--max-steps", "2", *STILL, f"model.init_from={first['dir']}"]) == 0
     assert "4 of the model's 4 tensors" in capsys.readouterr().out
+
+
+MISTAKES = [
+    ("def sources", "def source", "Mine has no sources()", "def sources(self):"),
+    ("def model(self)", "def modell(self)", "Mine has no model()", "def model(self):"),
+    ("batch, training)", "batch)", "Mine.loss() cannot be called with (model, batch, training)", "def loss(self,"),
+    ("class Mine(hotloop.Task)", "class Mine", "mine.py:Mine is not a Task class", "derive it from hotloop.Task"),
+    ("class Mine", "class Yours", "has no 'Mine'", ""),
+    ("Model, Data = Options, Rows", "Model, Data = dict, Rows", "Mine.Model is dict", "ModelSection"),
+    ("knob(16,", "knob(0,", "default of Options.width, 0, is refused", "limits"),
+    ("return hotloop.Splits(train=", "return (", "Mine.sources() gave a dict", "return hotloop.Splits(train="),
+    ("return torch.nn.Sequential", "torch.nn.Sequential", "Mine.model() gave nothing", "torch.nn.Module"),
+    ('return {"accuracy": hotloop.Tally.of', 'return {"accuracy": max', "raised TypeError", "mine.py, line 3"),
+    ("hotloop.Tally.of(model(", "(model(", "Mine.metrics() gave a tuple as 'accuracy'", "hotloop.Tally.of"),
+    ("self.model_options.width", "self.model_options.widht", "no attribute 'widht'", "mine.py, line 28, in model"),
+    ("import torch\n", "import torhc\n", "No module named 'torhc'", "mine.py, line 4"),
+]
+
+
+@pytest.mark.parametrize(("was", "now", "says", "mend"), MISTAKES, ids=[str(n) for n in range(len(MISTAKES))])
+def test_a_mistake_in_the_file_is_told(capsys, was: str, now: str, says: str, mend: str) -> None:
+    assert was in MINE
+    Path("mine.py").write_text(MINE.replace(was, now), encoding="utf-8")
+    assert main(["train", SPEC, "--max-steps", "2", *STILL]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert mend in said
+    assert "bug in hotloop" not in said

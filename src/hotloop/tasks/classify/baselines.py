@@ -5,6 +5,7 @@ Shapes: N rows, F hashed features, C classes, E occurrences of a feature in a ro
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,8 +36,14 @@ def occurrences(source: Any, pad: int) -> Tensor:
     pairs = np.unique(np.stack([np.concatenate(rows_e), np.concatenate(columns_e)]), axis=1)
     rows = torch.from_numpy(pairs)
     counts = torch.bincount(rows[0], minlength=len(source)).clamp(min=1).float()
-    values = counts.rsqrt()[rows[0]]
-    return torch.sparse_coo_tensor(rows, values, (len(source), _FEATURES)).coalesce().to_sparse_csr()
+    return _sparse(rows, counts.rsqrt()[rows[0]], len(source))
+
+
+def _sparse(places: Tensor, values: Tensor, rows: int) -> Tensor:
+    """A sparse table (rows, F) for quick products; torch warns that it may change how these are made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.sparse_coo_tensor(places, values, (rows, _FEATURES)).coalesce().to_sparse_csr()
 
 
 def _hashed(ids_bt: Any, pad: int) -> list[tuple[Any, Any]]:

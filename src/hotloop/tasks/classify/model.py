@@ -140,7 +140,8 @@ class Classifier(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the encoder's activations in the backward pass."""
         encoder: Any = self.encoder
-        encoder.gradient_checkpointing_enable()
+        enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+        enable()
 
 
 class Answers(nn.Module):

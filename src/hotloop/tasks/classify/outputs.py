@@ -29,7 +29,7 @@ def scores_of(table: Tensor) -> dict[str, float]:
 
 
 def mean_scores(by_task: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, float]:
-    """Accuracy and macro-F1 of every task as METRIC_TASK, and METRIC: the mean over the tasks that were measured, by their weights."""
+    """Accuracy and macro-F1 as METRIC_TASK, and the weighted mean over the tasks that were measured as METRIC."""
     found: dict[str, float] = {}
     for metric in ("accuracy", "f1_macro", "balanced_accuracy"):
         values = {task: scores[metric] for task, scores in by_task.items()}
