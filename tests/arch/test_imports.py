@@ -96,7 +96,7 @@ def test_nothing_is_imported_that_no_requirement_names(package, repository):
     assert not unlisted, sorted(unlisted)
 
 
-SHARED_BY_TASKS = ("layers", "classification", "characters")
+SHARED_BY_TASKS = ("layers", "classification", "characters", "byte_pairs")
 
 
 def test_a_task_knows_no_other_task(package):

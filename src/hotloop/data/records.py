@@ -35,17 +35,18 @@ class Record:
     line: int
 
 
-def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[Record]:
+def read_records(path: Path, columns: Sequence[str] | None = None, kind: str | None = None) -> Iterator[Record]:
     """The rows of a file, by its suffix: .json, .jsonl or .ndjson, .csv, .tsv (without quotes).
 
     Args:
         path: UTF-8, a byte order mark allowed.
         columns: names for a table whose first line is a row already; None takes the names from the first line.
+        kind: the suffix to go by, where the file is called otherwise.
 
     Raises:
         HotloopError: missing, empty, of an unknown kind or encoding, or broken; with the line.
     """
-    suffix = path.suffix.lower()
+    suffix = kind or path.suffix.lower()
     if suffix not in SUFFIXES:
         fix = f"use one of {', '.join(SUFFIXES)}"
         raise HotloopError(f"'{suffix or path.name}' is no kind of file that is read here", where=str(path), fix=fix)

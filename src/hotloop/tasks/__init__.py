@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BUILTIN: dict[str, str] = {
     "lob": "price moves from limit order books, with DeepLOB",
+    "translate": "short texts from pairs, with an encoder-decoder Transformer",
     "classify": "classes of short texts, one label set or several, with a pretrained encoder or a small one",
     "gpt": "character or byte-pair language model on a text",
     "forecast": "LSTM, GRU or Transformer on market bars and other series",
@@ -23,6 +24,7 @@ BUILTIN: dict[str, str] = {
 
 _CLASSES = {
     "lob": "Lob",
+    "translate": "Translate",
     "classify": "Classify",
     "gpt": "Gpt",
     "forecast": "Forecast",

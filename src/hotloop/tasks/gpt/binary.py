@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from hotloop.errors import HotloopError
+from hotloop.tasks.byte_pairs import BytePairs
 from hotloop.tasks.gpt.text import check_long_enough, read_text, split_at
-from hotloop.tasks.gpt.vocabulary import LARGEST, BareIds, BytePairs, Characters, Tokens, Vocabulary, from_json
+from hotloop.tasks.gpt.vocabulary import LARGEST, BareIds, Characters, Tokens, Vocabulary, from_json
 
 _LARGEST_META = 64 * 1024 * 1024  # bytes; a vocabulary of 65,536 tokens takes about two million
 _TOKEN = np.dtype("<u2")

@@ -19,11 +19,12 @@ from hotloop.data.source import Source, Subset
 from hotloop.data.windows import TokenWindows, WholeSplit
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Splits, Tally, Task
+from hotloop.tasks.byte_pairs import BytePairs
 from hotloop.tasks.gpt.binary import is_token_folder, read_token_folder, tokenize
 from hotloop.tasks.gpt.model import Transformer
 from hotloop.tasks.gpt.options import GptData, GptModel
 from hotloop.tasks.gpt.text import check_long_enough, embedded_text, read_text
-from hotloop.tasks.gpt.vocabulary import BytePairs, Tokens, Vocabulary, from_json
+from hotloop.tasks.gpt.vocabulary import Tokens, Vocabulary, from_json
 
 _SAMPLED_EVALUATION = 4  # purpose number that keeps these draws apart from all others of the same seed
 

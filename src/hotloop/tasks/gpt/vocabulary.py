@@ -6,8 +6,7 @@ A vocabulary is complete and frozen before training starts, and goes into the ru
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from hotloop.errors import HotloopError
+from hotloop.tasks.byte_pairs import BytePairs
 
 Tokens = np.ndarray[Any, np.dtype[np.uint16]]
 LARGEST = 1 << 16
 """Most tokens a vocabulary can hold: token files keep 16 bits an id."""
-_PIECE = 1_000_000  # characters given to the byte-pair encoder at a time, which bounds its memory
 
 
 class Vocabulary(Protocol):
@@ -91,43 +90,6 @@ class Characters:
 
 
 @dataclass(frozen=True)
-class BytePairs:
-    """Byte-level pair encoding: every text can be written with it, down to single bytes.
-
-    Args:
-        tokenizer: a `tokenizers.Tokenizer`.
-    """
-
-    tokenizer: Any
-
-    @classmethod
-    def learn(cls, text: str, size: int) -> BytePairs:
-        """Learn up to `size` tokens from a text (the training part only, so that validation stays unseen)."""
-        library = _tokenizers()
-        tokenizer = library.Tokenizer(library.models.BPE())
-        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = library.decoders.ByteLevel()
-        alphabet = library.pre_tokenizers.ByteLevel.alphabet()
-        trainer = library.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-        tokenizer.train_from_iterator(_pieces(text), trainer)
-        return cls(tokenizer)
-
-    @property
-    def size(self) -> int:
-        return int(self.tokenizer.get_vocab_size())
-
-    def encode(self, text: str) -> Tokens:
-        parts = [np.array(self.tokenizer.encode(piece).ids, dtype=np.uint16) for piece in _pieces(text)]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint16)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids)))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "bpe", "tokenizer": self.tokenizer.to_str()}
-
-
-@dataclass(frozen=True)
 class BareIds:
     """Token files without a vocabulary: a text is the ids themselves, with spaces between."""
 
@@ -163,7 +125,7 @@ def from_json(saved: dict[str, Any]) -> Vocabulary:
             if isinstance(characters, str) and characters and len(set(characters)) == len(characters) <= LARGEST:
                 return Characters(characters)
         if kind == "bpe":
-            return BytePairs(_tokenizers().Tokenizer.from_str(saved["tokenizer"]))
+            return BytePairs.from_json(saved)
         if kind == "ids" and isinstance(saved["size"], int) and 0 < saved["size"] <= LARGEST:
             return BareIds(saved["size"])
     except HotloopError:
@@ -173,32 +135,5 @@ def from_json(saved: dict[str, Any]) -> Vocabulary:
     raise HotloopError(f"the saved vocabulary (kind {kind!r}) cannot be read")
 
 
-def _tokenizers() -> Any:
-    try:
-        import tokenizers
-        import tokenizers.decoders
-        import tokenizers.models
-        import tokenizers.pre_tokenizers
-        import tokenizers.trainers
-    except ImportError as error:
-        raise HotloopError(
-            "data.vocabulary=bpe needs the package 'tokenizers'", fix="pip install 'hotloop[text]'"
-        ) from error
-    return tokenizers
-
-
 def _code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.dtype("<u4")).astype(np.uint32)
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """A text in pieces, cut between a word and the space after it, where the byte-pair rules cut anyway."""
-    cut, start = re.compile(r"(?<=\S)(?= )"), 0
-    while len(text) - start > _PIECE:
-        found = cut.search(text, start + _PIECE)
-        if found is None:
-            break
-        yield text[start : found.start()]
-        start = found.start()
-    if start < len(text):
-        yield text[start:]
