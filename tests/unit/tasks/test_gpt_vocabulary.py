@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotloop.errors import HotloopError
+from hotloop.tasks import byte_pairs as module
 from hotloop.tasks.byte_pairs import BytePairs
-from hotloop.tasks.gpt import vocabulary as module
 from hotloop.tasks.gpt.vocabulary import BareIds, Characters, from_json
 
 TEXT = "To be, or not to be: that is the question.\n" * 40

@@ -21,6 +21,7 @@ from hotloop.errors import HotloopError
 from hotloop.task import Batch, Splits, Tally, Task
 from hotloop.tasks.byte_pairs import BytePairs
 from hotloop.tasks.gpt.binary import is_token_folder, read_token_folder, tokenize
+from hotloop.tasks.gpt.generate import generate
 from hotloop.tasks.gpt.model import Transformer
 from hotloop.tasks.gpt.options import GptData, GptModel
 from hotloop.tasks.gpt.text import check_long_enough, embedded_text, read_text
@@ -92,6 +93,22 @@ class Gpt(Task):
     def inherit(self, assets: dict[str, Any]) -> None:
         """Keep the vocabulary of the run that this one starts from: its embedding is in that order."""
         self._given = from_json(assets.get("vocabulary", {}))
+
+    def write(
+        self,
+        model: nn.Module,
+        prompt: str,
+        *,
+        length: int = 500,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        seed: int = 1337,
+        device: str | torch.device = "cpu",
+    ) -> str:
+        """The prompt and what the model writes after it, as `generate` says."""
+        assert self.vocabulary is not None and isinstance(model, Transformer), "use_assets() comes first"
+        how: dict[str, Any] = {"length": length, "temperature": temperature, "top_k": top_k}
+        return generate(model, self.vocabulary, prompt, seed=seed, device=device, **how)
 
     def notes(self) -> list[str]:
         """What was read, how much of it, and how it is cut."""

@@ -41,7 +41,7 @@ def greedy(model: Translator, src_bs: Tensor, longest: int, first_text: int) -> 
 
 
 @torch.no_grad()
-def beam(model: Translator, src_bs: Tensor, longest: int, first_text: int, width: int, penalty: float) -> Tensor:
+def beam_search(model: Translator, src_bs: Tensor, longest: int, first_text: int, width: int, penalty: float) -> Tensor:
     """The best of `width` candidates, (B, L) int64, as `greedy` gives them.
 
     Args:

@@ -21,7 +21,7 @@ from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
 from hotloop.tasks.characters import EOS, PAD, RESERVED
 from hotloop.tasks.translate import baselines, source, tokens
 from hotloop.tasks.translate.chrf import chrf_counts, chrf_score
-from hotloop.tasks.translate.decode import beam, greedy
+from hotloop.tasks.translate.decode import beam_search, greedy
 from hotloop.tasks.translate.model import Translator
 from hotloop.tasks.translate.options import TranslateData, TranslateModel
 from hotloop.tasks.translate.pairs import Pairs, described, hold_out, shared
@@ -39,6 +39,8 @@ class Translate(Task):
     Model = TranslateModel
     Data = TranslateData
     obeys = frozenset({"label_smoothing"})
+    needs_prompt = True
+    """`hotloop generate` writes nothing out of nothing."""
 
     def __init__(self, model_options: TranslateModel, data_options: TranslateData, *, seed: int) -> None:
         super().__init__(model_options, data_options, seed=seed)
@@ -164,13 +166,14 @@ class Translate(Task):
         """chrF, in percent."""
         return {"chrf": chrf_score(tables["chrf"])}
 
-    def _written(self, model: nn.Module, src_bs: Tensor) -> Tensor:
+    def _written(self, model: nn.Module, src_bs: Tensor, width: int | None = None) -> Tensor:
         """Tokens (B, L) of the translations, by beam where one is asked for."""
         assert self.tokens is not None
         options, first = self.model_options, RESERVED + len(self.tokens.specials)
-        if options.beam == 1:
+        width = width or options.beam
+        if width == 1:
             return greedy(cast(Translator, model), src_bs, self.longest, first)
-        return beam(cast(Translator, model), src_bs, self.longest, first, options.beam, options.length_penalty)
+        return beam_search(cast(Translator, model), src_bs, self.longest, first, width, options.length_penalty)
 
     def texts(self, ids_bl: Tensor) -> list[str]:
         """The texts of tokens (B, L), up to the end of each."""
@@ -260,6 +263,32 @@ class Translate(Task):
     def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row with its translation."""
         return [{**row, "translation": text} for row, text in zip(rows, self.texts(outputs["tokens"]), strict=True)]
+
+    def write(
+        self, model: nn.Module, prompt: str, *, beam: int | None = None, device: str | torch.device = "cpu"
+    ) -> str:
+        """The translation of a text; a tag of the run's, such as [EN], may stand before it.
+
+        Args:
+            model: trained; left on `device`.
+            prompt: the text.
+            beam: candidates in the search, at least 1; None takes the run's own.
+            device: where to compute.
+
+        Raises:
+            HotloopError: an empty text, one that is too long, or a beam out of range.
+        """
+        assert self.tokens is not None, "use_assets() comes first"
+        first, _, rest = prompt.strip().partition(" ")
+        tag, text = (first, rest.strip()) if first in self.tokens.specials else ("", prompt.strip())
+        if not text:
+            raise HotloopError("there is nothing to translate", where="--prompt", fix="write a text")
+        if beam is not None and not 1 <= beam <= self.tokens.size:
+            raise HotloopError(f"beam is {beam}; it must be 1 or more", where="--beam")
+        batch = self._untranslated([text], [tag], "--prompt").batch(torch.arange(1))
+        with torch.no_grad():
+            written = self._written(model.to(device).eval(), batch["src"].to(device), beam)
+        return self.texts(written)[0]
 
     def exportable(self, model: nn.Module) -> Exportable:
         """Source ids and target ids so far to the logits of each next target token."""
