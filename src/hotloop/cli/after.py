@@ -125,6 +125,42 @@ def evaluate(
     _show(found, [run.folder.dir.name for run in runs])
 
 
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["safetensors", "huggingface", "torch-export", "onnx"]),
+    help="What to write.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File (torch-export, onnx) or folder (safetensors, huggingface).  [default: in RUN/export]",
+)
+@_checkpoint
+@json_option
+def export(run: Path, kind: str, output: Path | None, checkpoint: str, as_json: bool) -> None:
+    """Write the model of RUN, a run's folder, so that other programs can use it.
+
+    What is written is loaded back and run beside the run's model, on several batch sizes; it is kept only where both
+    agree within 1e-5.
+    """
+    from hotloop.exporting import export as write
+
+    found = write(run, kind, output, checkpoint)
+    if as_json:
+        facts = {"format": kind, "file": str(found.path), "largest_difference": found.difference}
+        print_json({**facts, "checked": found.checked})
+        return
+    shapes = "; ".join(
+        ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items()) for shapes in found.checked
+    )
+    click.echo(f"written: {found.path}")
+    click.echo(f"checked on {shapes}: largest difference to the run's model {found.difference:.1e}")
+
+
 def _show(found: Measured, names: Sequence[str]) -> None:
     from hotloop.runs.table import show_table
 

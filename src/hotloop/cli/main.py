@@ -36,6 +36,7 @@ COMMANDS = {
     "generate": Entry("generate", "command", "Write text with a trained language model."),
     "predict": Entry("after", "predict", "Predict every row of a file with a trained run, or several."),
     "evaluate": Entry("after", "evaluate", "Measure a trained run on a file with targets."),
+    "export": Entry("after", "export", "Write a trained model for other programs: safetensors, ONNX, ..."),
     "runs": Entry("runs", "runs", "List the runs and how they ended."),
     "plot": Entry("runs", "plot", "Draw the loss curves of runs and logs."),
     "knobs": Entry("settings", "knobs", "List every key: unit, range, default, meaning."),
@@ -46,7 +47,7 @@ COMMANDS = {
 }
 SECTIONS = {
     "Train": ("train", "resume"),
-    "Use a trained run": ("predict", "evaluate", "generate"),
+    "Use a trained run": ("predict", "evaluate", "generate", "export"),
     "Look at runs": ("runs", "plot"),
     "Set up": ("prepare", "init", "knobs", "schema", "env"),
 }
@@ -59,7 +60,6 @@ PLANNED = [
     "sweep",
     "compare",
     "report",
-    "export",
     "verify-resume",
     "monitor",
 ]
