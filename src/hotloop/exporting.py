@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hotloop import __version__
 from hotloop.agreement import Disagreement, Outputs, Run, Shapes, compare, in_tuple, line_of
 from hotloop.config.load import read_saved
 from hotloop.disk import telling
@@ -74,7 +73,6 @@ class _Model:
         """What the file says of itself."""
         classes = {head: list(names) for head, names in self.task.heads().items()} or list(self.task.class_names())
         return {
-            "hotloop": __version__,
             "task": Path(read_json(self.folder.dir / CONFIG).get("task", "")).name,
             "weights": self.which,
             "inputs": {name: list(value.shape) for name, value in self.form.inputs.items()},

@@ -143,8 +143,6 @@ def predict(runs: Sequence[Trained], path: Path, write: Write, told: Told | None
         HotloopError: the file does not fit, or the task does not predict.
     """
     task, done = runs[0].task, 0
-    for run in runs:
-        _require_outputs(run.task)
     size = runs[0].plan.eval_batch
     streams = [_pieces(run.task, path, size * max(1, _ROWS // size)) for run in runs]
     with telling_whose("predicting"):
@@ -187,6 +185,7 @@ def _pieces(task: Task, path: Path, rows: int) -> Iterator[Piece]:
     if type(task).pieces is not Task.pieces:
         yield from task.pieces(path, rows)
         return
+    _require_outputs(task)
     source = as_source(read_arrays(path), part="predicted")
     for first in range(0, len(source), rows):
         chosen = torch.arange(first, min(first + rows, len(source)))
