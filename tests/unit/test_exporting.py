@@ -180,3 +180,10 @@ def test_a_missing_package_is_named_with_its_extra(lob, tmp_path, monkeypatch):
     with pytest.raises(HotloopError, match="needs the package onnxruntime") as caught:
         export(lob, "onnx", tmp_path / "model.onnx")
     assert "pip install 'hotloop[export]'" in caught.value.fix
+
+
+@NEEDS_ONNX
+def test_small_moves_of_high_prices_keep_their_digits(tmp_path):
+    words = ["model.name=summary", "data.symbols=4", "data.rows=200", "training.max_steps=4"]
+    run = train(tmp_path / "runs", "lob", *words)
+    assert export(run, "onnx", tmp_path / "model.onnx").difference <= 2e-6
