@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +251,30 @@ def test_a_task_of_a_persons_own_reads_columns_by_name(tmp_path, capsys):
     table.write_text("x,y\n0.5,1.0\nhalf,0.5\n")
     assert main(["evaluate", str(run), "--data", str(table)]) == 2
     assert "line 3" in capsys.readouterr().err
+
+
+PEAK = """
+import json, resource, sys
+from hotloop.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps({"code": code, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_take_no_more_memory_than_ten_thousand(classify_runs, tmp_path):
+    peaks, line = {}, classify_runs[2].read_text(encoding="utf-8")
+    for count in (10_000, 100_000):
+        source, output = tmp_path / f"{count}.jsonl", tmp_path / f"{count}.out.jsonl"
+        lines = line.splitlines(keepends=True)
+        source.write_text("".join(lines[n % len(lines)] for n in range(count)), encoding="utf-8")
+        words = ["predict", str(classify_runs[0]), "--input", str(source), "--output", str(output)]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *words, "--batch-size", "512"], capture_output=True, text=True, timeout=300
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found["code"] == 0, done.stderr
+        peaks[count] = found["kilobytes"] / 1024
+        with output.open("rb") as file:
+            assert sum(1 for _ in file) == count
+    assert peaks[100_000] < peaks[10_000] + 15, peaks  # MB; the larger output alone has 16
