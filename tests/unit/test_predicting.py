@@ -278,3 +278,18 @@ def test_a_hundred_thousand_rows_take_no_more_memory_than_ten_thousand(classify_
         with output.open("rb") as file:
             assert sum(1 for _ in file) == count
     assert peaks[100_000] < peaks[10_000] + 15, peaks  # MB; the larger output alone has 16
+
+
+def test_a_run_of_fit_says_where_its_model_is(tmp_path, capsys):
+    import torch
+
+    import hotloop
+
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    run = hotloop.fit(
+        torch.nn.Linear(2, 1), {"x": x}, loss=lambda model, batch: model(batch["x"]).square(), max_steps=2,
+        device="cpu", progress=False, dir=str(tmp_path / "runs"), trackers=(),
+    )  # fmt: skip
+    for words in (["export", str(run.dir), "--format", "onnx"], ["evaluate", str(run.dir), "--data", "x.npz"]):
+        assert main(words) == 2
+        assert "use the model that hotloop.fit returned" in capsys.readouterr().err
