@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         fix = "give a run folder, a checkpoint of it, or a file with a state dict"
         raise HotloopError(f"{path.name} holds no weights by name", where=str(path), fix=fix)
     return found
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors by name; what two names share is written for each."""
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(plain, path, metadata)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -80,8 +80,14 @@ def saved_model(folder: RunFolder, which: str = "last") -> tuple[Task, nn.Module
     """The task and its model with the weights asked for ("best" or "last"), in evaluation mode, on the CPU.
 
     Raises:
-        HotloopError: no weights saved yet, damaged files, or weights of another model.
+        HotloopError: no weights saved yet, damaged files, weights of another model, or a model that only its maker has.
     """
+    if read_json(folder.dir / CONFIG).get("task") == FIT:
+        raise HotloopError(
+            "this run was started with hotloop.fit, and what builds its model is not in its folder",
+            where=str(folder.dir),
+            fix="use the model that hotloop.fit returned, or train a task in a file: hotloop train FILE.py:CLASS",
+        )
     task = make_task(saved_config(folder, None))
     task.use_assets(read_json(folder.dir / ASSETS))
     path = weights_file(folder, which)

@@ -13,8 +13,9 @@ import pytest
 
 # Packages that a run may lack, by import name. Each is imported in one file, inside the function that needs it.
 OPTIONAL = {
-    "accelerate", "bitsandbytes", "datasets", "duckdb", "lightning", "mlflow", "optuna", "plotly", "polars", "pyarrow",
-    "pynvml", "regex", "sacrebleu", "sqlalchemy", "talib", "tokenizers", "torchao", "transformers", "wandb",
+    "accelerate", "bitsandbytes", "datasets", "duckdb", "lightning", "mlflow", "onnx", "onnxruntime", "onnxscript",
+    "optuna", "plotly", "polars", "pyarrow", "pynvml", "regex", "sacrebleu", "safetensors", "sqlalchemy", "talib",
+    "tokenizers", "torchao", "transformers", "wandb",
 }  # fmt: skip
 # Core packages that are slow to import: one door as well, and never at the top of a module that starting imports.
 SLOW_ONE_DOOR = {"tensorboard", "torch.utils.tensorboard"}

@@ -34,6 +34,9 @@ COMMANDS = {
     "train": Entry("train", "train", "Train a task: hotloop train gpt training.batch_size=8"),
     "resume": Entry("train", "resume", "Go on with an interrupted run, exactly where it was."),
     "generate": Entry("generate", "command", "Write text with a trained language model."),
+    "predict": Entry("after", "predict", "Predict every row of a file with a trained run, or several."),
+    "evaluate": Entry("after", "evaluate", "Measure a trained run on a file with targets."),
+    "export": Entry("after", "export", "Write a trained model for other programs: safetensors, ONNX, ..."),
     "runs": Entry("runs", "runs", "List the runs and how they ended."),
     "plot": Entry("runs", "plot", "Draw the loss curves of runs and logs."),
     "knobs": Entry("settings", "knobs", "List every key: unit, range, default, meaning."),
@@ -43,7 +46,8 @@ COMMANDS = {
     "env": Entry("env", "env", "Show versions, processor, memory and GPUs."),
 }
 SECTIONS = {
-    "Train": ("train", "resume", "generate"),
+    "Train": ("train", "resume"),
+    "Use a trained run": ("predict", "evaluate", "generate", "export"),
     "Look at runs": ("runs", "plot"),
     "Set up": ("prepare", "init", "knobs", "schema", "env"),
 }
@@ -56,9 +60,6 @@ PLANNED = [
     "sweep",
     "compare",
     "report",
-    "predict",
-    "evaluate",
-    "export",
     "verify-resume",
     "monitor",
 ]

@@ -149,6 +149,15 @@ def expected_calibration_error(logits_nc: Tensor, y_n: Tensor) -> float:
     return sums.abs().sum().item() / len(y_n)
 
 
+def combined(outputs: Sequence[dict[str, Tensor]], names: Sequence[str] = ("logits",)) -> dict[str, Tensor]:
+    """The mean of the probabilities of several runs, as logits (N, C) of these names; the rest as the first has it."""
+    found = dict(outputs[0])
+    for name in names:
+        shares = torch.stack([one[name].double().softmax(dim=1) for one in outputs])
+        found[name] = shares.mean(dim=0).clamp(min=1e-30).log()
+    return found
+
+
 def linear_scores(
     x_nf: Tensor, y_n: Tensor, x_mf: Tensor, y_m: Tensor, classes: int, *, balanced: bool = True
 ) -> dict[str, float]:

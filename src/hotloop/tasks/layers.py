@@ -192,9 +192,10 @@ class SelfAttention(nn.Module):
             key, value = cache.extend(key, value)
             if self.rotary is not None:
                 query, key = self.rotary(query, key.size(2) - length), self.rotary(key)
-        # A single new token sees all that is cached, so only as many queries as keys need the mask.
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, dropout=dropout, causal=length == key.size(2))
+        # A single new token sees all that is cached, so only as many queries as keys need the mask.
+        causal = cache is None or length == key.size(2)  # without a cache no length is looked at: it may be a symbol
+        mixed = attend(query, key, value, dropout=dropout, causal=causal)
         result: Tensor = self.output_dropout(self.project(mixed.transpose(1, 2).reshape(rows, length, width)))
         return result
 

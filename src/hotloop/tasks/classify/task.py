@@ -7,6 +7,7 @@ configuration.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,7 +274,8 @@ class Classify(Task):
         """Ids to the logits of each task; pad positions are found by their id."""
         assert isinstance(model, Classifier)
         assert self.tokens is not None
-        ids = Ragged.of([[4, 5, 6, 7, 8, 9], [7, 8, 9, 10]])
+        known = next(part for part in model.modules() if isinstance(part, nn.Embedding)).num_embeddings
+        ids = Ragged.of([[place % known for place in row] for row in ((4, 5, 6, 7, 8, 9), (7, 8, 9, 10))])
         example = {"ids": source.build(ids, None, None, (8,), self.tokens.pad).batch(torch.arange(2))["ids"]}
         names = tuple(f"{task}_logits" for task in self.classes)
         return Exportable(Answers(model), example, names, {"ids": {0: "batch", 1: "length"}})
@@ -287,3 +289,8 @@ class Classify(Task):
         if not isinstance(model, Classifier) or not isinstance(self.tokens, encoder.Pieces):
             raise HotloopError("the small encoder has no form that transformers knows", fix="use --format torch-export")
         encoder.save_huggingface(model.encoder, self.tokens, folder)
+
+    def load_huggingface(self, folder: Path) -> nn.Module:
+        """The encoder that `save_huggingface` wrote."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return encoder.load_encoder(str(folder), config)

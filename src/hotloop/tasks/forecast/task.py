@@ -7,15 +7,16 @@ The scaler, the columns and the symbols are the run's assets. Metrics named _raw
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hotloop.errors import HotloopError
-from hotloop.task import Batch, Splits, Tally, Task
-from hotloop.tasks.forecast import baselines
+from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
+from hotloop.tasks.forecast import after, baselines
 from hotloop.tasks.forecast.facts import Facts
 from hotloop.tasks.forecast.model import Forecaster
 from hotloop.tasks.forecast.options import RETURN, ForecastData, ForecastModel
@@ -94,8 +95,9 @@ class Forecast(Task):
         return self.loss_and_metrics(model, batch)[1]
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Forecast and truth (B, H, K) in scaled units, and whose window it is (B,)."""
-        return {"forecast": self._forecast(model, batch), "y": batch["y"], "symbol": batch["symbol"]}
+        """Forecast and, where known, truth (B, H, K) in scaled units, and whose window it is (B,)."""
+        truth = {"y": batch["y"]} if "y" in batch else {}
+        return {"forecast": self._forecast(model, batch), **truth, "symbol": batch["symbol"]}
 
     def conclude(self, parts: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
         """Errors step by step, target by target and (of several) symbol by symbol, of validation and test."""
@@ -141,6 +143,22 @@ class Forecast(Task):
     def notes(self) -> list[str]:
         """What was read, how time is cut, and which symbols lack windows."""
         return list(self._notes)
+
+    def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
+        """Every window of a CSV file or of a prepared cache, the one at the end of each series too."""
+        return after.pieces(path, self.data_options, self._known(), rows)
+
+    def labelled(self, path: Path) -> SeriesWindows:
+        """Every window of a CSV file or of a prepared cache whose targets are known."""
+        return after.labelled(path, self.data_options, self._known())
+
+    def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The forecast of each window in the data's own units."""
+        return after.answers(self.original(outputs["forecast"], outputs["symbol"]), self._known(), rows)
+
+    def exportable(self, model: nn.Module) -> Exportable:
+        """Windows and symbol numbers to forecasts, all in the data's own units."""
+        return after.exportable(model, self._known(), self.data_options.sequence)
 
     def _known(self) -> Facts:
         assert self.facts is not None, "sources() or use_assets() comes first"

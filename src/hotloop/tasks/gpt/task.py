@@ -6,6 +6,7 @@ once. The vocabulary is the run's asset: with it and the options the model can b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hotloop.data.sampler import RandomStarts, Sampler, ShiftedBlocks
 from hotloop.data.source import Source, Subset
 from hotloop.data.windows import TokenWindows, WholeSplit
 from hotloop.errors import HotloopError
-from hotloop.task import Batch, Splits, Tally, Task
+from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
 from hotloop.tasks.byte_pairs import BytePairs
 from hotloop.tasks.gpt.binary import is_token_folder, read_token_folder, tokenize
 from hotloop.tasks.gpt.generate import generate
@@ -113,6 +114,24 @@ class Gpt(Task):
     def notes(self) -> list[str]:
         """What was read, how much of it, and how it is cut."""
         return list(self._notes)
+
+    def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
+        """None: a language model goes on writing, it does not answer row by row."""
+        fix = "use `hotloop generate RUN --prompt TEXT`, or `hotloop evaluate RUN --data FILE.txt` for its loss"
+        raise HotloopError("a language model has nothing to predict for the rows of a file", fix=fix)
+
+    def labelled(self, path: Path) -> WholeSplit:
+        """A text file, every token a target once."""
+        assert self.vocabulary is not None, "use_assets() comes first"
+        tokens = self.vocabulary.encode(read_text(path).content)
+        return WholeSplit(torch.from_numpy(tokens), self.model_options.block_size, "evaluated")
+
+    def exportable(self, model: nn.Module) -> Exportable:
+        """Token ids (B, T) to the logits of the next token (B, T, V)."""
+        assert self.vocabulary is not None, "use_assets() comes first"
+        length = min(self.model_options.block_size, 16)
+        ids = torch.arange(3 * length).view(3, length) % self.vocabulary.size
+        return Exportable(model, {"ids": ids}, ("logits",), {"ids": {0: "batch", 1: "length"}})
 
     def _read(self) -> tuple[Tokens, Tokens]:
         """Both parts as token ids; sets the vocabulary and the notes."""

@@ -5,8 +5,10 @@ Every fault says which file and which array. Shapes: M windows; rows (R, F); X (
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ Array = np.ndarray[Any, Any]
 _SHOWN = 5
 
 
-def open_npz(path: Path) -> dict[str, Array]:
-    """Every array of an npz file.
+def open_npz(path: Path, without: str = "") -> dict[str, Array]:
+    """Every array of an npz file, but for the one to leave out.
 
     Raises:
         HotloopError: the file is missing, no npz, damaged, or holds Python objects.
@@ -34,9 +36,41 @@ def open_npz(path: Path) -> dict[str, Array]:
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: _one(archive, key, path) for key in archive.files}
+            return {key: _one(archive, key, path) for key in archive.files if key != without}
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise HotloopError(f"the file is damaged: {error}", where=str(path), fix="write or copy it anew") from error
+
+
+def in_chunks(path: Path, key: str, rows: int) -> Iterator[tuple[int, Array]]:
+    """One array of an npz file, `rows` of its rows at a time, each with the number of the first; never whole in memory.
+
+    Raises:
+        HotloopError: damaged, empty, or stored in a way that cannot be read so.
+    """
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, columns_first, dtype = header(file)
+        except ValueError as error:
+            raise HotloopError(f"array '{key}' is damaged: {error}", where=str(path), fix="write it anew") from error
+        if columns_first or dtype.hasobject or not shape or not shape[0]:
+            what = f"array '{key}' is empty, holds Python objects, or is stored column by column"
+            raise HotloopError(what, where=str(path), fix=f"write it as numbers: {key}=numpy.ascontiguousarray({key})")
+        width = math.prod(shape[1:]) * dtype.itemsize
+        for first in range(0, shape[0], rows):
+            count = min(rows, shape[0] - first)
+            yield first, np.frombuffer(_bytes(file, count * width, path), dtype).reshape(count, *shape[1:])
+
+
+def _bytes(file: Any, count: int, path: Path) -> bytearray:
+    try:
+        found = bytearray(file.read(count))  # writable, as torch wants it
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise HotloopError(f"the file is damaged: {error}", where=str(path), fix="write or copy it anew") from error
+    if len(found) != count:
+        raise HotloopError("the file ends too early", where=str(path), fix="write or copy it anew")
+    return found
 
 
 def _one(archive: Any, key: str, path: Path) -> Array:
@@ -66,8 +100,8 @@ def take(arrays: dict[str, Array], key: str, path: Path) -> Array:
     return arrays[key]
 
 
-def check_finite(values: Array, key: str, path: Path, unit: str = "row") -> None:
-    """Refuse NaN and infinities: which rows, which column, how many."""
+def check_finite(values: Array, key: str, path: Path, unit: str = "row", first_row: int = 0) -> None:
+    """Refuse NaN and infinities: which rows (the first being number `first_row`), which column, how many."""
     if values.dtype.kind not in "fiub":
         raise HotloopError(f"array '{key}' has dtype {values.dtype}", where=str(path), fix="store it as float32")
     bad = ~np.isfinite(values)
@@ -75,7 +109,7 @@ def check_finite(values: Array, key: str, path: Path, unit: str = "row") -> None
         return
     rows = np.unique(np.nonzero(bad)[0])
     first = tuple(int(place[0]) for place in np.nonzero(bad))
-    shown = ", ".join(str(row) for row in rows[:_SHOWN]) + (", ..." if len(rows) > _SHOWN else "")
+    shown = ", ".join(str(row) for row in rows[:_SHOWN] + first_row) + (", ..." if len(rows) > _SHOWN else "")
     column = f"; the first is {values[first]} in column {first[-1]}" if values.ndim > 1 else ""
     raise HotloopError(
         f"array '{key}' holds {int(bad.sum()):,} values that are NaN or infinite, in {len(rows):,} {unit}s: {shown}"

@@ -6,6 +6,7 @@ to a window (label, weight, symbol) comes from arrays of one length, never from 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,8 @@ def _in_folder(folder: Path) -> dict[str, list[Path]]:
     )
 
 
-def read_books(paths: list[Path], data: LobData) -> Books:
-    """The books of one part.
+def read_books(paths: list[Path], data: LobData, *, labelled: bool = True) -> Books:
+    """The books of one part; where labels are not needed, and not there, every window counts as flat.
 
     Raises:
         HotloopError: something in a file does not fit; says which array and row.
@@ -64,23 +65,18 @@ def read_books(paths: list[Path], data: LobData) -> Books:
         return read_fi2010(paths, data.window, data.horizon, levels_first=data.layout != "block")
     [path] = paths
     arrays = npz.open_npz(path)
-    unknown = [key for key in arrays if key not in _KNOWN]
-    if unknown:
-        raise HotloopError(
-            f"arrays that nothing is known of: {', '.join(unknown)}",
-            where=str(path),
-            fix=f"leave them out, or name them as one of {', '.join(_KNOWN)}",
-        )
+    refuse_unknown(arrays, path)
     if "X" in arrays and "rows" in arrays:
         raise HotloopError("the file holds both X and rows", where=str(path), fix="keep one of the two")
-    rows, starts = _whole_windows(arrays, path, data) if "X" in arrays else _shared_rows(arrays, path, data)
+    rows, starts = whole_windows(arrays["X"], path, data) if "X" in arrays else _shared_rows(arrays, path, data)
     npz.same_length(arrays, len(starts), path)
-    y = npz.labels(npz.take(arrays, "y", path), path)
-    symbols, names = _symbols(arrays.get("stock_ids"), path)
+    unnamed = "y" not in arrays and not labelled
+    y = np.ones(len(starts), np.int64) if unnamed else npz.labels(npz.take(arrays, "y", path), path)
+    symbols, names = symbols_of(arrays, path)
     if symbols is not None and "rows" in arrays:
         _check_runs(starts.numpy(), symbols.numpy(), names, data.window, path)
     return Books(
-        _ordered(rows, data.layout, path),
+        ordered(rows, data.layout, path),
         starts,
         torch.from_numpy(y),
         symbols,
@@ -90,8 +86,23 @@ def read_books(paths: list[Path], data: LobData) -> Books:
     )
 
 
-def _whole_windows(arrays: dict[str, Array], path: Path, data: LobData) -> tuple[Tensor, Tensor]:
-    windows = arrays["X"]
+def refuse_unknown(arrays: Iterable[str], path: Path) -> None:
+    """Refuse arrays of other names than those that mean something.
+
+    Raises:
+        HotloopError: says which.
+    """
+    unknown = [key for key in arrays if key not in _KNOWN]
+    if unknown:
+        raise HotloopError(
+            f"arrays that nothing is known of: {', '.join(unknown)}",
+            where=str(path),
+            fix=f"leave them out, or name them as one of {', '.join(_KNOWN)}",
+        )
+
+
+def whole_windows(windows: Array, path: Path, data: LobData, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows and starts of windows that are given as such, (M, T, F), the first being number `first` of the file's."""
     if windows.ndim == 4 and windows.shape[1] == 1:
         windows = windows[:, 0]  # (M, 1, T, F): with a channel
     if windows.ndim != 3 or windows.shape[1] != data.window or not len(windows):
@@ -100,7 +111,7 @@ def _whole_windows(arrays: dict[str, Array], path: Path, data: LobData) -> tuple
             where=str(path),
             fix=f"set data.window={windows.shape[1]}" if windows.ndim == 3 and len(windows) else "store X as (N, T, F)",
         )
-    npz.check_finite(windows, "X", path, "window")
+    npz.check_finite(windows, "X", path, "window", first)
     count, length, columns = windows.shape
     _check_columns(columns, "X", path)
     rows = torch.from_numpy(np.ascontiguousarray(windows.reshape(count * length, columns), dtype=np.float32))
@@ -136,9 +147,11 @@ def _check_columns(columns: int, key: str, path: Path) -> None:
         )
 
 
-def _symbols(ids: Array | None, path: Path) -> tuple[Tensor | None, tuple[str, ...]]:
-    if ids is None:
+def symbols_of(arrays: dict[str, Array], path: Path) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The number of each window's symbol, and the symbols; nothing where the file does not say."""
+    if "stock_ids" not in arrays:
         return None, ()
+    ids = arrays["stock_ids"]
     names, numbers = np.unique(ids, return_inverse=True)
     return torch.from_numpy(numbers.reshape(-1).astype(np.int64)), tuple(str(name) for name in names)
 
@@ -165,7 +178,7 @@ def _check_runs(starts: Array, symbols: Array, names: tuple[str, ...], window: i
         )
 
 
-def _ordered(rows: Tensor, layout: str, path: Path) -> Tensor:
+def ordered(rows: Tensor, layout: str, path: Path) -> Tensor:
     """Columns in the published order, level by level: ask price, ask quantity, bid price, bid quantity."""
     if (found_layout(rows, path) if layout == "auto" else layout) == "level":
         return rows

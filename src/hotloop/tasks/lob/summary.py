@@ -53,7 +53,7 @@ class Summary(nn.Module):
             values = x_btf[..., side::2]
             least = values.min()
             self.floors[side] = 0.0 if least > 0 else 0.1 * values.std() - least
-        mid = _mid(self._logs(x_btf, 0))
+        mid = _mid(self._prices(x_btf)[0])
         span = min(10, mid.shape[1] - 1)
         self.unit.copy_((0.5 * (mid[:, span:] - mid[:, :-span]).abs().mean()).clamp(min=1e-9))
         seen = self._numbers(x_btf).double()
@@ -72,15 +72,26 @@ class Summary(nn.Module):
             buffer.copy_(torch.tensor(stored[name]))
         return self
 
-    def _logs(self, x_btf: Tensor, side: int) -> Tensor:
-        """Logarithms of prices (side 0) or quantities (side 1), (B, T, 2 L)."""
-        return (x_btf.float()[..., side::2] + self.floors[side]).clamp(min=1e-3).log()
+    def _side(self, x_btf: Tensor, side: int) -> Tensor:
+        """Prices (side 0) or quantities (side 1), above zero, (B, T, 2 L)."""
+        return (x_btf.float()[..., side::2] + self.floors[side]).clamp(min=1e-3)
+
+    def _prices(self, x_btf: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms of the prices against the window's last mid price, (B, T, 2 L), and that price's own, (B,).
+
+        log(p / q) = 2 artanh((p - q) / (p + q)) keeps all digits of a small move; of two logarithms of prices near 100
+        the difference has lost four of its seven.
+        """
+        price = self._side(x_btf, 0)
+        last = _mid(price[:, -1:]).unsqueeze(2)
+        return 2.0 * ((price - last) / (price + last)).atanh(), last.log().flatten()
 
     def _numbers(self, x_btf: Tensor) -> Tensor:
-        price, quantity = self._logs(x_btf, 0), self._logs(x_btf, 1)
-        return torch.stack([*self._moves(_mid(price)), *self._shape(price), *_balance(quantity)], dim=1)
+        price, level = self._prices(x_btf)
+        quantity = self._side(x_btf, 1).log()
+        return torch.stack([*self._moves(_mid(price), level), *self._shape(price), *_balance(quantity)], dim=1)
 
-    def _moves(self, mid_bt: Tensor) -> list[Tensor]:
+    def _moves(self, mid_bt: Tensor, level_b: Tensor) -> list[Tensor]:
         """Returns, how much and how often the price moved, its place in the window, its level: 19 numbers."""
         last, rows = mid_bt[:, -1], mid_bt.shape[1]
         steps = mid_bt.diff(dim=1).abs() / self.unit
@@ -91,7 +102,7 @@ class Summary(nn.Module):
             *((steps[:, -span:] > _STILL).float().mean(dim=1) for span in (10, 30, 99)),
             ((highest - lowest) / self.unit + _STILL).log(),
             *(self._squashed(last - place) for place in (mid_bt.mean(dim=1), highest, lowest)),
-            last,
+            level_b + last,
         ]
 
     def _shape(self, price_bt2l: Tensor) -> list[Tensor]:

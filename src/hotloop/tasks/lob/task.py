@@ -7,14 +7,18 @@ int64 in 0 down, 1 flat, 2 up. What rebuilds the model without its data: F, and 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hotloop.errors import HotloopError
-from hotloop.task import Batch, Splits, Tally, Task
+from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
 from hotloop.tasks import classification
+from hotloop.tasks.lob import after
+from hotloop.tasks.lob.after import NAMES
 from hotloop.tasks.lob.features import Features, mirrored
 from hotloop.tasks.lob.model import CLASSES, DeepLob
 from hotloop.tasks.lob.options import LobData, LobModel
@@ -24,7 +28,6 @@ from hotloop.tasks.lob.split import check_parts, split_windows
 from hotloop.tasks.lob.summary import Summary, SummaryNet
 from hotloop.tasks.lob.windows import Books, Windows
 
-NAMES = ("down", "flat", "up")
 _FITTED, _LAGS = 10_000, (1, 2, 5, 10, 20, 50)  # windows that the linear baseline is fitted on; rows it looks back
 
 
@@ -149,6 +152,32 @@ class Lob(Task):
     def notes(self) -> list[str]:
         """What was read, how it is split, and what it takes in memory."""
         return list(self._notes)
+
+    # After training
+
+    def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
+        """Windows of an npz file, with or without labels, or of FI-2010's text."""
+        return after.pieces(path, self.data_options, self.columns, rows)
+
+    def labelled(self, path: Path) -> Windows:
+        """Windows of an npz file, or of FI-2010's text, with their classes."""
+        return after.labelled(path, self.data_options, self.columns)
+
+    def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The direction and the probabilities of each window."""
+        return after.answers(outputs, rows)
+
+    def combine(self, outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The mean of the probabilities, as logits."""
+        return classification.combined(outputs)
+
+    def exportable(self, model: nn.Module) -> Exportable:
+        """Windows (B, T, F), columns level by level, to logits of down, flat and up."""
+        window = self.data_options.window
+        books = Windows(simulate(2, max(200, window + 20), window, seed=0), window)
+        x = books.batch(torch.tensor([0, 3, 5]))["x"]
+        x = x.repeat(1, 1, -(-self.columns // x.shape[2]))[:, :, : self.columns].contiguous()
+        return Exportable(model, {"x": x}, ("logits",), {"x": {0: "batch"}})
 
     def _blank(self, *, relative: bool) -> Features | Summary:
         if self.model_options.name == "summary":
