@@ -54,7 +54,7 @@ def _tried(form: Exportable) -> Iterator[list[Tensor]]:
     """The example inputs; one row and one row more; and one place fewer along each other axis that may change."""
     yield list(form.inputs.values())
     axes = {name for moving in form.dynamic.values() for name in moving.values()}
-    for axis in sorted(axes, key=lambda name: name != "batch"):
+    for axis in sorted(axes, key=lambda name: (name != "batch", name)):
         for size in ("one", "more") if axis == "batch" else ("fewer",):
             yield [_resized(value, form.dynamic.get(name, {}), axis, size) for name, value in form.inputs.items()]
 

@@ -143,6 +143,10 @@ def predict(runs: Sequence[Trained], path: Path, write: Write, told: Told | None
         HotloopError: the file does not fit, or the task does not predict.
     """
     task, done = runs[0].task, 0
+    if len(runs) > 1 and type(task).combine is Task.combine:
+        name = type(task).__name__
+        fix = f"give one run; a task of your own says how they are averaged in {name}.combine()"
+        raise HotloopError(f"the outputs of several runs of {name} cannot be averaged", fix=fix)
     size = runs[0].plan.eval_batch
     streams = [_pieces(run.task, path, size * max(1, _ROWS // size)) for run in runs]
     with telling_whose("predicting"):

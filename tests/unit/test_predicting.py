@@ -248,6 +248,8 @@ def test_a_task_of_a_persons_own_reads_columns_by_name(tmp_path, capsys):
     assert evaluated(capsys, str(run), "--data", str(table))["eval_loss"] > 0
     assert main(["evaluate", str(run), str(run), "--data", str(table)]) == 2
     assert "no classes" in capsys.readouterr().err
+    assert main(["predict", str(run), str(run), "--input", str(table), "--output", str(tmp_path / "two.jsonl")]) == 2
+    assert "cannot be averaged" in capsys.readouterr().err
     table.write_text("x,y\n0.5,1.0\nhalf,0.5\n")
     assert main(["evaluate", str(run), "--data", str(table)]) == 2
     assert "line 3" in capsys.readouterr().err
