@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hotloop.data.records import SUFFIXES, Record, read_lines, read_records
+from hotloop.data.records import SUFFIXES, Record, read_lines, read_records, require_whole
 from hotloop.errors import HotloopError
 from hotloop.tasks.translate.hlbd import is_hlbd, read_hlbd
 from hotloop.tasks.translate.options import TranslateData
@@ -30,16 +30,15 @@ def read_pairs(path: Path, data: TranslateData) -> Pairs:
     """
     if is_hlbd(path):
         return read_hlbd(path)
-    records = _records(path, data)
-    first = next(records, None)
-    if first is None:
+    records = list(_records(path, data))
+    if not records:
         raise HotloopError("the file holds no pairs", where=str(path), fix="give a file with at least one pair")
-    columns = list(first.values)
+    columns = list(dict.fromkeys(name for record in records for name in record.values))  # a row of JSON may lack some
     source = _column(columns, data.source_column, _SOURCE, path, "source")
     target = _column(columns, data.target_column, _TARGET, path, "target")
     group = _optional(columns, data.group_column, path)
     src, tgt, tags, groups = [], [], [], []
-    for record in chain([first], records):
+    for record in records:
         src.append(_text(record, source, path))
         tgt.append(_text(record, target, path))
         tags.append(str(record.values.get(_TAG) or ""))
@@ -65,7 +64,7 @@ def read_pieces(path: Path, rows: int, data: TranslateData) -> Iterator[tuple[li
     else:
         records = _records(path, data)
     while chunk := list(islice(records, rows)):
-        columns = list(chunk[0].values)
+        columns = list(dict.fromkeys(name for record in chunk for name in record.values))
         source = _SOURCE[0] if plain else _column(columns, data.source_column, _SOURCE, path, "source")
         texts = [_text(record, source, path) for record in chunk]
         tags = [str(record.values.get(_TAG) or "") for record in chunk]
@@ -138,6 +137,7 @@ def _text(record: Record, column: str, path: Path) -> str:
         raise HotloopError(what, where=where, fix=f"give every row a {column}")
     if not value.strip():
         raise HotloopError(f"{column} is empty", where=where, fix="give it a text, or remove the row")
+    require_whole(value, column, where)
     return value.strip()
 
 
