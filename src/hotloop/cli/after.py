@@ -110,6 +110,8 @@ def evaluate(
     runs = open_runs(places, checkpoint, device, precision, batch_size)
     _remark(runs)
     found = measured(runs, data)
+    for note in found.notes:
+        click.secho(f"note: {note}", fg="yellow", err=True)
     if as_json:
         print_json(
             {

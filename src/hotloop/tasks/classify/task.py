@@ -22,7 +22,7 @@ from hotloop.task import Batch, Exportable, LossValues, Piece, Splits, Tally, Ta
 from hotloop.tasks import classification
 from hotloop.tasks.characters import Characters
 from hotloop.tasks.classify import baselines, encoder, outputs, source, tokens
-from hotloop.tasks.classify.corpus import Corpus, gather, require_examples, told
+from hotloop.tasks.classify.corpus import Corpus, gather, left_out, require_examples, told
 from hotloop.tasks.classify.labels import Classes, Labels, settle
 from hotloop.tasks.classify.model import Answers, Classifier, SmallEncoder
 from hotloop.tasks.classify.options import SMALL, ClassifyData, ClassifyModel
@@ -58,7 +58,6 @@ class Classify(Task):
         settled = settle(self.model_options, self.data_options.label_columns, sheets["train"], others)
         self.classes, self._notes = settled.classes, list(settled.notes)
         corpora = {part: gather(found, self.classes, self.data_options) for part, found in sheets.items()}
-        self._notes += require_examples(corpora["train"], self.classes)
         whole = {part: source.numbered(corpus) for part, corpus in corpora.items()}
         cut = super().cut(Splits(whole["train"], whole.get("val"), {}, whole.get("test")))
         parts = {"train": (corpora["train"], source.rows_of(cut.train))}
@@ -89,6 +88,7 @@ class Classify(Task):
         corpus, rows = parts["train"]
         rows, lines = source.fitting(corpus, rows, self.data_options)
         parts["train"] = (corpus, rows)
+        self._notes += require_examples(corpus, rows, self.classes)
         for part, whole in corpora.items():
             self._notes += told(_LONG[part], whole, self.classes)
         self._notes += lines
@@ -251,10 +251,10 @@ class Classify(Task):
     def labelled(self, path: Path) -> RaggedSource:
         """The texts of a file that have a label."""
         sheet, data = read_sheet(path), self.data_options
-        corpus = gather(
-            [sheet], self.classes, data.model_copy(update={"use_sample_weights": False, "group_column": None})
-        )
-        return self._encoded(corpus.texts, corpus)
+        text = data.text_column if data.text_column in sheet.columns else None  # a training file beside may have had it
+        plain = data.model_copy(update={"use_sample_weights": False, "group_column": None, "text_column": text})
+        corpus = gather([sheet], self.classes, plain)
+        return self._encoded(corpus.texts, corpus).saying(left_out("evaluated", corpus))
 
     def _encoded(self, texts: Sequence[str], corpus: Corpus | None) -> RaggedSource:
         assert self.tokens is not None, "use_assets() comes first"

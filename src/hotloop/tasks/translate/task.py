@@ -258,7 +258,7 @@ class Translate(Task):
         assert self.tokens is not None, "use_assets() comes first"
         longest = self.model_options.max_sequence_length
         source.fitting(pairs, self.tokens, self._tagged, longest, "refuse", "given")
-        return self._built(pairs, True)
+        return self._built(pairs, True).saying(pairs.notes)
 
     def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row with its translation."""
@@ -284,7 +284,7 @@ class Translate(Task):
         if not text:
             raise HotloopError("there is nothing to translate", where="--prompt", fix="write a text")
         if beam is not None and not 1 <= beam <= self.tokens.size:
-            raise HotloopError(f"beam is {beam}; it must be 1 or more", where="--beam")
+            raise HotloopError(f"beam is {beam}; it must be 1 to {self.tokens.size}", where="--beam")
         batch = self._untranslated([text], [tag], "--prompt").batch(torch.arange(1))
         with torch.no_grad():
             written = self._written(model.to(device).eval(), batch["src"].to(device), beam)
