@@ -165,6 +165,10 @@ def test_generate_translates_prompts_and_lines(pairs: Path, tmp_path: Path) -> N
     assert isinstance(refused.exception, HotloopError)
     assert "know no --temperature" in refused.exception.what
     assert isinstance(runner.invoke(generate, [str(run.dir), "--prompt", " "]).exception, HotloopError)
+    beam = runner.invoke(generate, [str(run.dir), "--prompt", "x", "--beam", "999"]).exception
+    assert "it must be 1 to " in str(beam)
+    broken = runner.invoke(generate, [str(run.dir)], input=b"[EN] three\n\xff\n").exception
+    assert "byte 0xff, which is not utf-8" in str(broken)
 
 
 def test_measuring_says_the_same_in_any_batch_size(pairs: Path, tmp_path: Path) -> None:
