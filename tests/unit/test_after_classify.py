@@ -1,4 +1,4 @@
-"""A classifier of two files after training: files that look like one of them, like none, or lack something here and there.
+"""A classifier of two files after training: measured on files like one of them or like none; rows that lack a column.
 
 The training files call their texts and labels differently, as sets labelled for different tasks do.
 """

@@ -115,7 +115,10 @@ class Classify(Task):
             if pretrained != (given["encoder"] is not None):
                 fix = "use the model.name of that run"
                 raise HotloopError("the run to start from has another kind of encoder", where="model.name", fix=fix)
-            self._encoder, self._weights_come = given["encoder"], True
+            self._weights_come = True
+            if pretrained:
+                self._encoder = encoder.changed(given["encoder"], options)
+                self._notes.append(f"the encoder is that of the run to start from; nothing is read from {options.name}")
             return tokens.from_json(given["tokens"])
         if not pretrained:
             return tokens.Graphemes(Characters.build(texts))
