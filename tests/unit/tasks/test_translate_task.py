@@ -21,7 +21,7 @@ from hotloop.errors import HotloopError
 from hotloop.runs.store import RunFolder
 from hotloop.saved import PLAN, saved_model
 from hotloop.task import LossOptions
-from hotloop.tasks.characters import EOS, PAD
+from hotloop.tasks.characters import EOS, PAD, UNK
 from hotloop.tasks.translate.options import TranslateData, TranslateModel
 from hotloop.tasks.translate.pairs import Pairs
 from hotloop.tasks.translate.task import Translate
@@ -68,6 +68,18 @@ def test_padding_counts_nowhere(pairs: Path) -> None:
     loss, _ = task.loss_and_metrics(model, batch)
     first = (loss * batch["weight"])[0].sum()
     torch.testing.assert_close(first, (task.loss(model, alone, False) * alone["weight"]).sum())
+
+
+def test_an_unknown_character_is_never_right_and_is_told_of_training_too(tmp_path: Path) -> None:
+    signs = [chr(0x4E00 + number) for number in range(300)]
+    task = made(tsv(tmp_path / "many.tsv", [("", sign, sign, sign) for sign in signs]), vocabulary_size=270)
+    batch: Any = task.sources().val.batch(torch.arange(10))
+    assert any(line.startswith("training: ") and "unknown: Han" in line for line in task.notes())
+    certain = torch.nn.functional.one_hot(batch["y"], task.tokens.size).float()
+    tallies = task._tallies(task.model().eval(), certain, batch)
+    unknown = int((batch["y"] == UNK).sum())
+    assert unknown > 0
+    assert int(tallies["accuracy"].sum) == int(batch["weight"].sum()) - unknown
 
 
 def test_smoothing_is_for_training_only(pairs: Path) -> None:

@@ -134,7 +134,8 @@ def _text(record: Record, column: str, path: Path) -> str:
     where = f"{path}, line {record.line}"
     if not isinstance(value, str):
         what = f"the row has no {column}" if value is None else f"{column} is {value!r}, not a text"
-        raise HotloopError(what, where=where, fix=f"give every row a {column}")
+        fix = f"give every row a {column}" if value is None else f'write it as text: {{"{column}": "..."}}'
+        raise HotloopError(what, where=where, fix=fix)
     if not value.strip():
         raise HotloopError(f"{column} is empty", where=where, fix="give it a text, or remove the row")
     require_whole(value, column, where)

@@ -18,7 +18,7 @@ from hotloop.data.ragged import RaggedSource, source_buckets
 from hotloop.data.sampler import Bucketed, Sampler, Shuffle
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
-from hotloop.tasks.characters import EOS, PAD, RESERVED
+from hotloop.tasks.characters import EOS, PAD, RESERVED, UNK
 from hotloop.tasks.translate import baselines, source, tokens
 from hotloop.tasks.translate.chrf import chrf_counts, chrf_score
 from hotloop.tasks.translate.decode import beam_search, greedy
@@ -111,7 +111,8 @@ class Translate(Task):
         for part, pairs in self._parts.items():
             self._notes.append(described(_LONG[part], pairs, train.groups is not None))
             self._notes += shared(train, pairs, _LONG[part]) if part != "train" else []
-        told = {_LONG[part]: pairs.texts() for part, pairs in self._parts.items() if part != "train" or inherited}
+        partial = inherited or self.tokens.size >= self.data_options.vocabulary_size  # of the training part too
+        told = {_LONG[part]: pairs.texts() for part, pairs in self._parts.items() if part != "train" or partial}
         self._notes += tokens.told(self.tokens, told)
 
     def _built(self, pairs: Pairs, measured: bool) -> RaggedSource:
@@ -148,8 +149,8 @@ class Translate(Task):
         return self._tallies(model, model(batch["src"], batch["x"]), batch)
 
     def _tallies(self, model: nn.Module, logits_btv: Tensor, batch: Batch) -> dict[str, Tally]:
-        weight, right = batch["weight"], logits_btv.argmax(dim=-1) == batch["y"]
-        real = weight.amax(dim=1)
+        weight, y, real = batch["weight"], batch["y"], batch["weight"].amax(dim=1)
+        right = (logits_btv.argmax(dim=-1) == y) & (y != UNK)  # which is never written
         found = {"accuracy": Tally.of(right, weight)}
         if "reference" not in batch:
             return found | {"exact_match": Tally.of((right | (weight == 0)).all(dim=1), real)}
