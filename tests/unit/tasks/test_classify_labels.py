@@ -121,6 +121,12 @@ def test_a_task_without_labels_and_one_of_a_single_class_are_refused(tmp_path: P
     assert "only the class 1 of label" in fault(write(tmp_path / "b.jsonl", rows(9, label=[1]))).what
 
 
+def test_what_is_split_is_not_called_the_training_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(40, label=[0, 1]))
+    assert "data: label: 0 20, 1 20" in found(path).notes()
+    assert "training: label: 0 20, 1 20" in found(path, {"val_fraction": 0.0}).notes()
+
+
 def test_a_number_that_is_no_class_is_told_before_a_model_of_a_million_classes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*rows(9, label=[0, 1]), {"text": "x", "label": 1_000_000}])
     error = fault(path)
@@ -145,7 +151,9 @@ def test_other_classes_of_a_known_task_can_be_named(tmp_path: Path) -> None:
 
 def test_a_class_without_examples_is_sought_among_the_rows_that_are_trained_on(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [*rows(20, label=[0]), *rows(20, label=[1])])
-    assert "only the class 0 of label" in fault(path, {"val_fraction": 0.0, "limit": 10}).what
+    error = fault(path, {"val_fraction": 0.0, "limit": 10})
+    assert "only the class 0 of label" in error.what
+    assert "10 of 40 rows are trained on (data.limit" in error.fix
 
 
 def test_columns_that_are_not_there_are_told_with_those_that_are(tmp_path: Path) -> None:

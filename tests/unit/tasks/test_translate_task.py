@@ -137,6 +137,17 @@ def test_right_after_a_right_beginning_is_right_when_written(pairs: Path) -> Non
     assert forced.sum.item() == full.sum.item()
 
 
+def test_a_tag_may_stand_before_a_line(pairs: Path, tmp_path: Path) -> None:
+    task = made(pairs)
+    task.sources()
+    (tmp_path / "in.txt").write_text("[EN] one\none\n[XX] one\n", encoding="utf-8")
+    [piece] = task.pieces(tmp_path / "in.txt", 10)
+    tokens: Any = task.tokens
+    first = piece.source.batch(torch.arange(3))["src"][:, 0].tolist()
+    assert first == [tokens.special("[EN]"), *tokens.encode("o"), *tokens.encode("[")]
+    assert piece.rows[0] == {"src": "[EN] one"}
+
+
 def test_byte_pairs_translate_too(pairs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     run = train(pairs, tmp_path / "runs", num_epochs=2, **{"data.vocabulary": "bpe", "data.vocabulary_size": 300})

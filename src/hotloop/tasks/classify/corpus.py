@@ -155,11 +155,11 @@ def require_examples(corpus: Corpus, rows: Labels, classes: Classes) -> list[str
         present = [name for name, count in zip(names, counts, strict=True) if count]
         if len(present) < 2:
             what = f"only the class {present[0]}" if present else "not a single label"
-            raise HotloopError(
-                f"the training part has {what} of {task}, so there is nothing to tell apart",
-                where=files,
-                fix=f"give examples of two classes of {task} at least, or leave it out: model.tasks names the others",
-            )
+            fix = f"give examples of two classes of {task} at least, or leave it out: model.tasks names the others"
+            if len(rows) < len(corpus.texts):
+                fix += f"; {len(rows):,} of {len(corpus.texts):,} rows are trained on (data.limit, data.val_fraction)"
+            what = f"the training part has {what} of {task}, so there is nothing to tell apart"
+            raise HotloopError(what, where=files, fix=fix)
         absent = [name for name, count in zip(names, counts, strict=True) if not count]
         if absent:
             lines.append(f"{task}: no example of {', '.join(absent)} in {files}: it cannot be learned")

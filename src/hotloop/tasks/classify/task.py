@@ -88,10 +88,10 @@ class Classify(Task):
         corpus, rows = parts["train"]
         rows, lines = source.fitting(corpus, rows, self.data_options)
         parts["train"] = (corpus, rows)
-        self._notes += require_examples(corpus, rows, self.classes)
+        self._notes += [*lines, *require_examples(corpus, rows, self.classes)]
         for part, whole in corpora.items():
-            self._notes += told(_LONG[part], whole, self.classes)
-        self._notes += lines
+            held_out = part == "train" and len(parts) > len(corpora)  # so it is more than is trained on
+            self._notes += told("data" if held_out else _LONG[part], whole, self.classes)
         longest = self.model_options.max_sequence_length
         self.tokens = self._settled_tokens([corpus.texts[row] for row in rows])
         found = {}

@@ -16,6 +16,7 @@ from hotloop.errors import HotloopError
 from hotloop.tasks.translate.hlbd import is_hlbd, read_hlbd
 from hotloop.tasks.translate.options import TranslateData
 from hotloop.tasks.translate.pairs import Pairs
+from hotloop.tasks.translate.tokens import parted
 
 _SOURCE, _TARGET = ("src", "source", "input"), ("tgt", "target", "output", "translation")
 _GROUP = ("group", "concept")
@@ -50,8 +51,12 @@ def read_pairs(path: Path, data: TranslateData) -> Pairs:
     return replace(pairs, tags=tags if _TAG in columns else None, groups=groups if group is not None else None)
 
 
-def read_pieces(path: Path, rows: int, data: TranslateData) -> Iterator[tuple[list[str], list[str], list[Any]]]:
-    """Sources of a file, their tags, and what else is in their rows, `rows` at a time; .txt holds a source a line.
+def read_pieces(
+    path: Path, rows: int, data: TranslateData, specials: Sequence[str]
+) -> Iterator[tuple[list[str], list[str], list[Any]]]:
+    """Sources of a file, their tags, and what else is in their rows, `rows` at a time.
+
+    A .txt file holds a source a line, and one of the `specials`, such as [EN], may stand before it.
 
     Raises:
         HotloopError: missing, empty, broken, a row without a source.
@@ -68,6 +73,8 @@ def read_pieces(path: Path, rows: int, data: TranslateData) -> Iterator[tuple[li
         source = _SOURCE[0] if plain else _column(columns, data.source_column, _SOURCE, path, "source")
         texts = [_text(record, source, path) for record in chunk]
         tags = [str(record.values.get(_TAG) or "") for record in chunk]
+        if plain:
+            tags, texts = map(list, zip(*(parted(text, specials) for text in texts), strict=True))
         yield texts, tags, [record.values for record in chunk]
 
 

@@ -240,7 +240,8 @@ class Translate(Task):
 
     def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
         """Sources of a file, of .jsonl, .json, .tsv, .csv, or .txt with a source a line."""
-        for texts, tags, values in read_pieces(path, rows, self.data_options):
+        assert self.tokens is not None, "use_assets() comes first"
+        for texts, tags, values in read_pieces(path, rows, self.data_options, self.tokens.specials):
             yield Piece(self._untranslated(texts, tags, str(path)), values)
 
     def _untranslated(self, texts: Sequence[str], tags: Sequence[str], where: str) -> RaggedSource:
@@ -280,8 +281,7 @@ class Translate(Task):
             HotloopError: an empty text, one that is too long, or a beam out of range.
         """
         assert self.tokens is not None, "use_assets() comes first"
-        first, _, rest = prompt.strip().partition(" ")
-        tag, text = (first, rest.strip()) if first in self.tokens.specials else ("", prompt.strip())
+        tag, text = tokens.parted(prompt, self.tokens.specials)
         if not text:
             raise HotloopError("there is nothing to translate", where="--prompt", fix="write a text")
         if beam is not None and not 1 <= beam <= self.tokens.size:
