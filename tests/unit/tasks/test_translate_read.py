@@ -178,3 +178,12 @@ def test_generated_phrases_have_one_translation_each_and_a_seed() -> None:
     assert len(set(pairs.src)) == len(pairs)
     assert pairs.src == number_phrases(500, 0).src != number_phrases(500, 1).src
     assert "2028年2月19日星期六" in pairs.tgt
+
+
+def test_tags_that_are_not_trained_on_are_counted() -> None:
+    train = Pairs("a", ["x", "y"], ["1", "2"], tags=["[EN]", ""])
+    other = Pairs("a", ["v", "w"], ["3", "4"], tags=["[DE]", ""])
+    assert shared(train, other, "validation") == [
+        "1 of 2 validation tags are unknown, as the training part has none of them"
+    ]
+    assert not shared(train, Pairs("a", ["z"], ["9"], tags=["[EN]"]), "validation")

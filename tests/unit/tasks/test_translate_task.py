@@ -148,6 +148,16 @@ def test_a_tag_may_stand_before_a_line(pairs: Path, tmp_path: Path) -> None:
     assert piece.rows[0] == {"src": "[EN] one"}
 
 
+def test_a_run_without_tags_reads_no_column_of_tags(tmp_path: Path) -> None:
+    rows = [(src, tgt) for _, src, tgt, _ in concepts()]
+    task = made(tsv(tmp_path / "plain.tsv", rows, ("src", "tgt")))
+    task.sources()
+    path = tsv(tmp_path / "new.tsv", [("news", "one", "一", "one")])
+    [piece] = task.pieces(path, 10)
+    assert piece.source.batch(torch.arange(1))["src"][0, :3].tolist() == task.tokens.encode("one")
+    assert task.labelled(path).batch(torch.arange(1))["src"][0, :3].tolist() == task.tokens.encode("one")
+
+
 def test_byte_pairs_translate_too(pairs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     run = train(pairs, tmp_path / "runs", num_epochs=2, **{"data.vocabulary": "bpe", "data.vocabulary_size": 300})
