@@ -41,7 +41,9 @@ _batch = click.option("--batch-size", type=click.IntRange(min=1), help="Rows at 
 @click.command()
 @_places
 @click.option("--input", "source", required=True, type=click.Path(path_type=Path), help="The file to read.")
-@click.option("--output", required=True, help="The file to write: .jsonl or .csv; - is standard output.")
+@click.option(
+    "--output", default="-", show_default=True, help="The file to write: .jsonl or .csv; - is standard output."
+)
 @_checkpoint
 @_device
 @_precision
