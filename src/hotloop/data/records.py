@@ -127,7 +127,7 @@ def _json(path: Path, lines: Iterator[str]) -> Iterator[Record]:
     text = "".join(lines)
     place = _skip(text, 0)
     if text[place] == "{" and _is_lines(text):
-        yield from _json_lines(path, iter(text.splitlines(keepends=True)))
+        yield from _json_lines(path, iter(text.split("\n")))  # splitlines() cuts at signs that a text may hold
         return
     if text[place] != "[":
         raise HotloopError(
