@@ -137,6 +137,9 @@ class ClassifyData(RowsData):
         "Training texts longer than this are left out; null keeps all, cut to max_sequence_length.",
         unit="characters",
     )
+    length_buckets: int = knob(
+        8, "Widths that texts are padded to, at most: more leave less to pad, and compiled code more to build.", ge=1
+    )
     rows: int = knob(3000, "Generated texts: how many.", unit="texts", ge=100)
 
     def problems(self) -> list[tuple[str, str, str]]:

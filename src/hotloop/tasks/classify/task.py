@@ -99,7 +99,7 @@ class Classify(Task):
             texts = [held.texts[row] for row in chosen]
             ids = Ragged.of(self.tokens.encode(texts, longest))
             if part == "train":
-                self.widths = tokens.widths_for(ids.lengths, longest)
+                self.widths = tokens.widths_for(ids.lengths, longest, self.data_options.length_buckets)
             found[part] = source.build(ids, held, chosen, self.widths, self.tokens.pad)
             line = tokens.told(_LONG[part], self.tokens, texts, ids, longest)
             self._notes.append(f"{line}; {len(texts):,} texts")

@@ -48,9 +48,9 @@ def from_json(saved: dict[str, Any]) -> Tokens:
         raise HotloopError(f"the saved tokens are damaged: {error!r}", where="assets") from error
 
 
-def widths_for(lengths: Any, longest: int) -> tuple[int, ...]:
-    """The padded widths of a run: few, fitting the training rows, the last one for any text cut to `longest`."""
-    fitting = sorted({min(int(width), longest) for width in bucket_widths(lengths)})
+def widths_for(lengths: Any, longest: int, count: int) -> tuple[int, ...]:
+    """The padded widths of a run: `count` at most that fit the training rows, and one for any text cut to `longest`."""
+    fitting = sorted({min(int(width), longest) for width in bucket_widths(lengths, count)})
     return tuple(fitting) if fitting[-1] == longest else (*fitting, longest)
 
 
