@@ -92,6 +92,9 @@ def read_folder(name: str, options: ClassifyModel) -> tuple[Pieces, dict[str, An
     if backend is None or tokenizer.pad_token_id is None:
         what = "is no fast one" if backend is None else "has no pad token"
         raise HotloopError(f"the tokenizer {what}", where=str(folder), fix="give a folder with a tokenizer.json")
+    if config.is_encoder_decoder:
+        what = f"the model ({config.model_type}) has a decoder too, which a class of a text has no use for"
+        raise HotloopError(what, where=str(folder), fix="give the folder of an encoder such as BERT")
     pieces = Pieces(backend.to_str(), int(tokenizer.pad_token_id), tokenizer.unk_token_id)
     _change(config, options, str(folder))
     if backend.get_vocab_size() > config.vocab_size:
@@ -148,6 +151,11 @@ def blank_encoder(config: dict[str, Any]) -> nn.Module:
     return _without_pooler(blank.float())  # a configuration may name the half precision that its weights were stored in
 
 
+def width_of(encoder: Any) -> int:
+    """C, whatever the encoder's configuration calls it."""
+    return int(encoder.config.hidden_size)
+
+
 def layers_of(encoder: Any) -> list[nn.Module]:
     """The embeddings and then the layers, from the bottom up."""
     count = encoder.config.num_hidden_layers
@@ -185,6 +193,8 @@ def _change(config: Any, options: ClassifyModel, place: str) -> None:
         what = f"the encoder of {place} reads {longest} tokens at most"
         raise HotloopError(what, where="model.max_sequence_length", fix=f"use {longest} or fewer")
     config.num_hidden_layers = options.num_layers or layers
+    if getattr(config, "layer_types", None):  # a kind of attention for each layer
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
     if options.encoder_dropout is not None:
         for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
             if hasattr(config, key):

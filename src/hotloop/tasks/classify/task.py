@@ -140,7 +140,7 @@ class Classify(Task):
             if self._weights_come
             else encoder.load_encoder(options.name, self._encoder)
         )
-        return Classifier(built, int(self._encoder["hidden_size"]), counts, options, self.tokens.pad)
+        return Classifier(built, encoder.width_of(built), counts, options, self.tokens.pad)
 
     @property
     def _single(self) -> bool:
