@@ -15,6 +15,8 @@ from hotloop.errors import HotloopError
 from hotloop.initial import ASSETS
 from hotloop.runs.store import RunFolder
 from hotloop.saved import saved_model
+from hotloop.tasks.classify.options import ClassifyData, ClassifyModel
+from hotloop.tasks.classify.task import Classify
 
 QUICK = {"device": "cpu", "precision": "fp32", "compile": "off", "threads": 1, "num_epochs": 1, "batch_size": 16}
 
@@ -70,6 +72,31 @@ def test_encoders_of_other_kinds_train_with_fewer_layers(tmp_path: Path, kind: s
 def test_what_another_kind_cannot_do_is_told(tmp_path: Path, kind: str, keys: dict[str, Any], told: str) -> None:
     with pytest.raises(HotloopError, match=told):
         train(tmp_path, other_encoder(tmp_path / kind, kind), **keys)
+
+
+def test_dropout_and_checkpointing_inside_a_loaded_encoder_work(half: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(48, label=["no", "yes"]))
+    options = ClassifyModel(name=str(half), max_sequence_length=48, dropout=0.0, encoder_dropout=0.5)
+    task = Classify(options, ClassifyData(path=str(path)), seed=1)
+    batch: Any = task.sources().train.batch(torch.arange(8))
+    model = task.model()
+    assert all(part.training for part in model.modules())
+    assert not torch.equal(task.loss(model, batch, True), task.loss(model, batch, True))
+    runs: Any = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        seen: list[int] = []
+        handle = model.encoder.encoder.layer[0].attention.register_forward_pre_hook(
+            lambda *_, seen=seen: seen.append(1)
+        )
+        task.loss(model, batch, True).sum().backward()  # type: ignore[union-attr]
+        handle.remove()
+        runs.append((len(seen), [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]))
+        model.zero_grad()
+        model.gradient_checkpointing_enable()
+    assert [count for count, _ in runs] == [1, 2]  # run once more in the backward pass
+    for one, other in zip(runs[0][1], runs[1][1], strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_weights_are_read_back_as_they_were_trained(half: Path, tmp_path: Path) -> None:

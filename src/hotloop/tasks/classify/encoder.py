@@ -205,7 +205,7 @@ def _without_pooler(encoder: Any) -> nn.Module:
     """Nothing reads the pooler, so it would be weights without a gradient."""
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
-    found: nn.Module = encoder
+    found: nn.Module = encoder.train()  # loaded ones come in evaluation mode: no dropout, no checkpointing
     return found
 
 
