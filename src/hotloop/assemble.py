@@ -138,9 +138,17 @@ def _model(task: Task, config: Config, device: torch.device, begun: bool) -> tup
     model = model if model.training else model.train()  # layers that a person set to eval() stay there
     init_from = config.model.init_from
     remarks = [] if init_from is None or begun else start_from(model, init_from)
-    remarks += freeze(model, config.model.freeze)
+    remarks += [*_asleep(model), *freeze(model, config.model.freeze)]
     _set_checkpointing(model, config.optimization.gradient_checkpointing)
     return model, remarks
+
+
+def _asleep(model: nn.Module) -> list[str]:
+    """A line where parts of the model came in evaluation mode, as `from_pretrained` gives them."""
+    parts = [name for name, part in model.named_modules() if not part.training]
+    what = f"in evaluation mode, as the model was built with it: no dropout there ({parts[0]}" if parts else ""
+    more = f" and {len(parts) - 1:,} more" if len(parts) > 1 else ""
+    return [f"{what}{more}); PART.train() where the model is built changes that"] if parts else []
 
 
 def _plan(config: Config, task: Task, model: nn.Module, parts: Parts, device: torch.device) -> tuple[Plan, list[str]]:

@@ -103,3 +103,14 @@ def test_a_model_whose_checkpoints_could_not_be_read_is_told_before_the_run(expe
 def test_steps_holds_nothing_out() -> None:
     with pytest.raises(hotloop.HotloopError, match="no effect"):
         next(hotloop.steps(nn.Linear(2, 2), {"x": X}, loss=terms, batch_size=8, max_steps=3, val_fraction=0.5))
+
+
+def test_parts_that_came_in_evaluation_mode_stay_there_and_are_told(experiments, capsys) -> None:
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return model(batch["x"]).square().mean(1)
+
+    for asleep in (True, False):
+        net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train(not asleep), nn.Linear(2, 2))
+        hotloop.fit(net, {"x": X}, loss=loss, **{**SMALL, "progress": True})
+        shown = capsys.readouterr()
+        assert ("in evaluation mode, as the model was built with it" in shown.out + shown.err) is asleep
