@@ -58,6 +58,7 @@ def evaluate(runs: Sequence[Trained], path: Path) -> Measured:
             outputs = _outputs(first, sources[0]) if _label_sets(first.task) else {}
         else:
             _require_classes(first.task)
+            _require_same_rows(sources, path)
             outputs = first.task.combine([_outputs(run, source) for run, source in zip(runs, sources, strict=True)])
             metrics = _metrics_of(first.task, outputs)
     classes = {
@@ -90,6 +91,16 @@ def _require_classes(task: Task) -> None:
             f"several runs of {type(task).__name__} cannot be measured as one: their outputs have no classes, and "
             "there is no mean of probabilities to take",
             fix="give one run",
+        )
+
+
+def _require_same_rows(sources: Sequence[Source], path: Path) -> None:
+    counts = [len(source) for source in sources]
+    if len(set(counts)) > 1:
+        raise HotloopError(
+            f"the runs read {', '.join(f'{count:,}' for count in counts)} rows, so their outputs cannot be averaged",
+            where=str(path),
+            fix="give runs that were trained with the same data options",
         )
 
 

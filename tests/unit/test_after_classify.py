@@ -56,6 +56,22 @@ def test_a_file_without_a_column_of_labels_is_told_what_it_lacks(run: Path, tmp_
     assert "call it rude_labels" in told
 
 
+def test_runs_that_read_a_file_differently_are_not_averaged(tmp_path: Path, capsys) -> None:
+    made = []
+    for column, name in (("label", "a"), ("mark", "b")):
+        given = rows(40, **{column: ["no", "yes"]})
+        words = [f"data.path={write(tmp_path / f'{name}.jsonl', given)}", f"data.label_columns.label={column}"]
+        words += [f"experiment.dir={tmp_path / 'runs'}", f"experiment.name={name}"]
+        assert main(["train", "classify", *PLAIN, *SIZES, *words]) == 0
+        made.append(str(next((tmp_path / "runs").glob(f"{name}_*"))))
+    both = [
+        {**row, "mark": row["label"] if number else None} for number, row in enumerate(rows(9, label=["no", "yes"]))
+    ]
+    capsys.readouterr()
+    assert main(["evaluate", *made, "--data", str(write(tmp_path / "both.jsonl", both))]) == 2
+    assert "the runs read 9, 8 rows" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_the_answer_has_one_name_where_rows_lack_a_column(run: Path, tmp_path: Path, suffix: str) -> None:
     source, output = write(tmp_path / "in.jsonl", rows(6, sexist=["1", "0"])), tmp_path / f"out{suffix}"

@@ -172,6 +172,9 @@ def test_long_pairs_are_counted_or_refused(tmp_path: Path) -> None:
     task.sources()
     assert any("left out 1 pairs longer than 24 tokens; raise model.max_sequence_length (the longest needs 41)" in line
                for line in task.notes())  # fmt: skip
+    measured = task.labelled(path)
+    assert len(measured) == 24
+    assert any("left out 1 pairs longer than 24 tokens" in line for line in measured.notes)
     with pytest.raises(HotloopError, match="1 of 25 training pairs are longer than 24"):
         made(path, val_fraction=0.0, on_long="refuse").sources()
 

@@ -255,12 +255,12 @@ class Translate(Task):
         return source.untranslated(ids, self.widths)
 
     def labelled(self, path: Path) -> RaggedSource:
-        """The pairs of a file; one that is too long is refused."""
+        """The pairs of a file; what is too long is left out and told, or refused, as in validation."""
         pairs = read_pairs(path, self.data_options)
         assert self.tokens is not None, "use_assets() comes first"
-        longest = self.model_options.max_sequence_length
-        source.fitting(pairs, self.tokens, self._tagged, longest, "refuse", "given")
-        return self._built(pairs, True).saying(pairs.notes)
+        longest, how = self.model_options.max_sequence_length, self.data_options.on_long
+        kept, line = source.fitting(pairs, self.tokens, self._tagged, longest, how, "given")
+        return self._built(kept, True).saying([*pairs.notes, *([line] if line else [])])
 
     def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row with its translation."""
