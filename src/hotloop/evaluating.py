@@ -34,12 +34,14 @@ class Measured:
         metrics: eval_NAME -> value.
         classes: label set ("" where there is one) -> precision, recall, F1 and support of each class.
         validation: eval_NAME -> value that each run reported of these weights in training; empty where not known.
+        notes: how the file was read, and what was left out.
     """
 
     rows: int
     metrics: dict[str, float]
     classes: dict[str, list[dict[str, Any]]]
     validation: list[dict[str, float]]
+    notes: list[str]
 
 
 def evaluate(runs: Sequence[Trained], path: Path) -> Measured:
@@ -64,7 +66,7 @@ def evaluate(runs: Sequence[Trained], path: Path) -> Measured:
     }
     named = measure.prefixed(metrics)
     validation = [{name: value for name, value in reported(run).items() if name in named} for run in runs]
-    return Measured(len(sources[0]), named, classes, validation)
+    return Measured(len(sources[0]), named, classes, validation, list(getattr(sources[0], "notes", ())))
 
 
 def _outputs(run: Trained, source: Source) -> dict[str, Tensor]:

@@ -80,6 +80,13 @@ class _Model:
             "classes": classes,
         }
 
+    def texts(self) -> dict[str, str]:
+        """The same as text alone, for a file's metadata."""
+        facts = self.facts().items()
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts
+        }
+
 
 def export(place: Path | str, kind: str, output: Path | None = None, which: str = "best") -> Exported:
     """Write the model of a run in one of `FORMATS`, checked against the run's model.
@@ -164,8 +171,7 @@ def _cannot(kind: str, what: str) -> HotloopError:
 def _safetensors(found: _Model, folder: Path) -> Run:
     """Weights, with the run's configuration and assets beside them: enough to build the model again."""
     folder.mkdir()
-    facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.facts().items()}
-    write_safetensors(folder / WEIGHTS, found.model.state_dict(), {"format": "pt", **facts})
+    write_safetensors(folder / WEIGHTS, found.model.state_dict(), {"format": "pt", **found.texts()})
     for name in (CONFIG, ASSETS):
         shutil.copyfile(found.folder.dir / name, folder / name)
     options, _ = find_task(read_json(folder / CONFIG)["task"])
@@ -191,7 +197,7 @@ def _huggingface(found: _Model, folder: Path) -> Run:
     folder.mkdir()
     save(found.model, folder)
     rest = {name: value for name, value in found.model.state_dict().items() if not name.startswith("encoder.")}
-    write_safetensors(folder / REST, rest, {"format": "pt"})
+    write_safetensors(folder / REST, rest, {"format": "pt", **found.texts()})
     again: Any = copy.deepcopy(found.model)
     again.encoder = load(folder)
     again.load_state_dict(read_weights(folder / REST), strict=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from tests.unit.tasks.classify_files import rows, tiny_encoder, write
 
@@ -154,6 +155,8 @@ def test_an_encoder_of_transformers_is_read_by_transformers(tmp_path):
     with torch.no_grad():
         theirs, ours = (one(**ids).last_hidden_state for one in (model, own))
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+    with safetensors.safe_open(found.path / "heads.safetensors", "pt") as heads:
+        assert json.loads(heads.metadata()["classes"]) == ["a", "b"]
     for kind in ("torch-export", "onnx"):
         assert export(run, kind, tmp_path / kind).difference <= 1e-5
 

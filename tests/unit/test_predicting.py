@@ -170,10 +170,11 @@ def test_a_table_has_a_column_for_each_probability(classify_runs, tmp_path):
 
 
 def test_standard_output_takes_rows_and_nothing_else(lob_runs, capfdbinary):
-    assert main(["predict", str(lob_runs[0]), "--input", str(lob_runs[2]), "--output", "-"]) == 0
-    out, err = capfdbinary.readouterr()
-    assert len([json.loads(line) for line in out.splitlines()]) == 45
-    assert b"45 rows in" in err
+    for words in ([], ["--output", "-"]):
+        assert main(["predict", str(lob_runs[0]), "--input", str(lob_runs[2]), *words]) == 0
+        out, err = capfdbinary.readouterr()
+        assert len([json.loads(line) for line in out.splitlines()]) == 45
+        assert b"45 rows in" in err
 
 
 def test_json_says_how_many_rows_and_how_fast(lob_runs, tmp_path, capsys):

@@ -41,7 +41,9 @@ _batch = click.option("--batch-size", type=click.IntRange(min=1), help="Rows at 
 @click.command()
 @_places
 @click.option("--input", "source", required=True, type=click.Path(path_type=Path), help="The file to read.")
-@click.option("--output", required=True, help="The file to write: .jsonl or .csv; - is standard output.")
+@click.option(
+    "--output", default="-", show_default=True, help="The file to write: .jsonl or .csv; - is standard output."
+)
 @_checkpoint
 @_device
 @_precision
@@ -110,6 +112,8 @@ def evaluate(
     runs = open_runs(places, checkpoint, device, precision, batch_size)
     _remark(runs)
     found = measured(runs, data)
+    for note in found.notes:
+        click.secho(f"note: {note}", fg="yellow", err=True)
     if as_json:
         print_json(
             {

@@ -65,5 +65,16 @@ def _prompts(prompt: str | None, needed: bool) -> Iterable[str]:
     if prompt == "-" or (prompt is None and needed):
         if sys.stdin.isatty():
             click.echo("reading lines to the end of the input (Ctrl-D)", err=True)
-        return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        return _lines()
     return [prompt or ""]
+
+
+def _lines() -> Iterable[str]:
+    """The lines of the input that are not empty."""
+    try:
+        for line in sys.stdin:
+            if line.strip():
+                yield line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        what = f"the input holds byte 0x{error.object[error.start]:02x}, which is not {error.encoding}"
+        raise HotloopError(what, where="standard input", fix="give text in UTF-8") from None

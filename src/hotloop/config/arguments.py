@@ -189,10 +189,13 @@ def read_value(text: str, kind: Kind | None) -> Any:
 
 
 def _pairs(text: str) -> Any:
-    """`{a: 1, b: 2}`, `a=1,b=2` or `a:1` as a mapping; anything else as text."""
+    """`{a: 1, b: [2, 3]}` as YAML has it, `a=1,b=2` or `a:1` as a mapping; anything else as text."""
+    whole = read_scalar(text) if text.lstrip().startswith("{") else None
+    if isinstance(whole, dict) and None not in whole.values():  # {a=1} is YAML too, for a key without a value
+        return whole
     pairs: dict[str, Any] = {}
     for part in text.strip().removeprefix("{").removesuffix("}").split(","):
-        name, sign, value = part.replace("=", ":").rpartition(":")
+        name, sign, value = part.partition("=" if "=" in part else ":")
         if part.strip() and not (sign and name.strip()):
             return text
         if part.strip():

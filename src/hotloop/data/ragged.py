@@ -100,6 +100,8 @@ class RaggedSource:
 
     nbytes: int | None = None  # the width of a batch depends on its rows, so the host puts it together
     draws = False  # nothing random happens when a batch is fetched
+    notes: Sequence[str] = ()
+    """What a person should know of how the rows were read."""
 
     def __init__(
         self,
@@ -126,6 +128,11 @@ class RaggedSource:
             longest = int(part.lengths.max())
             assert longest <= self.widths[name][-1], f"{name}: a row of {longest} tokens is longer than any width"
         self.buckets = self._numbered()
+
+    def saying(self, notes: Sequence[str]) -> RaggedSource:
+        """Itself, with notes."""
+        self.notes = notes
+        return self
 
     def _numbered(self) -> Lengths:
         """The bucket of each row, (N,): rows of one bucket are padded alike; narrow ones have low numbers."""

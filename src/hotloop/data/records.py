@@ -35,6 +35,19 @@ class Record:
     line: int
 
 
+def require_whole(text: str, column: str, where: str) -> None:
+    """Refuse a text with half of a character, which JSON can hold (\\ud83d) and neither a file nor a tokenizer can.
+
+    Raises:
+        HotloopError: it has one; with the place.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = f"{column} holds half of a character ({ascii(text[error.start])[1:-1]}), which is no text"
+        raise HotloopError(what, where=where, fix="cut texts between characters, or remove the half") from None
+
+
 def read_records(path: Path, columns: Sequence[str] | None = None, kind: str | None = None) -> Iterator[Record]:
     """The rows of a file, by its suffix: .json, .jsonl or .ndjson, .csv, .tsv (without quotes).
 
@@ -114,7 +127,7 @@ def _json(path: Path, lines: Iterator[str]) -> Iterator[Record]:
     text = "".join(lines)
     place = _skip(text, 0)
     if text[place] == "{" and _is_lines(text):
-        yield from _json_lines(path, iter(text.splitlines(keepends=True)))
+        yield from _json_lines(path, iter(text.split("\n")))  # splitlines() cuts at signs that a text may hold
         return
     if text[place] != "[":
         raise HotloopError(

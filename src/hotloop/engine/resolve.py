@@ -78,7 +78,7 @@ def resolve(
         on_nan=sections.on_nan,
         **_feeding(sections.data, device, train),
     )
-    return plan, remarks
+    return plan, remarks + _unpinned(sections.data, device)
 
 
 def _arithmetic(
@@ -102,7 +102,7 @@ def _feeding(data: DataSection, device: torch.device, train: Source) -> dict[str
     """How batches reach the device."""
     if _resident(data, device, train):
         return {"resident": True, "num_workers": 0, "pin_memory": False, "prefetch": 0}
-    workers, pin = _workers(data, device, train), _pin(data.pin_memory, device)
+    workers, pin = _workers(data, device, train), data.pin_memory != "off" and device.type == "cuda"
     return {"resident": False, "num_workers": workers, "pin_memory": pin, "prefetch": data.prefetch if workers else 0}
 
 
@@ -196,11 +196,8 @@ def _workers(data: DataSection, device: torch.device, train: Source) -> int:
     return min(4, (os.cpu_count() or 2) - 1) if device.type == "cuda" and slow else 0
 
 
-def _pin(wanted: str, device: torch.device) -> bool:
-    if wanted == "on" and device.type != "cuda":
-        raise HotloopError(
-            f"pinned memory speeds up copies to an NVIDIA GPU, and this run is on {device}",
-            where="data.pin_memory",
-            fix="use data.pin_memory=auto",
-        )
-    return wanted != "off" and device.type == "cuda"
+def _unpinned(data: DataSection, device: torch.device) -> list[str]:
+    """A line where pinned memory is asked for and there is nothing to copy to: it changes no result."""
+    if data.pin_memory != "on" or device.type == "cuda":
+        return []
+    return [f"data.pin_memory=on is left out: it speeds up copies to an NVIDIA GPU, and this run is on {device}"]

@@ -9,6 +9,7 @@ from tests.unit.config.options import TOY
 
 from hotloop.config.load import load
 from hotloop.errors import ConfigError, Problem
+from hotloop.tasks.classify.options import OPTIONS as CLASSIFY
 
 
 def only(*arguments: str) -> Problem:
@@ -64,6 +65,21 @@ def test_notations_of_the_command_line(tokens: list[str], key: str, value: Any) 
     section, _, name = key.partition(".")
     assert getattr(getattr(loaded.config, section), name) == value
     assert loaded.origins[key] == "command line"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("{offensive: [no, yes], target: 5}", "tasks", {"offensive": ["no", "yes"], "target": 5}),
+        ("offensive=2,target=5", "tasks", {"offensive": 2, "target": 5}),
+        ('{sexist: "swsr*.csv:label", rude: label}', "label_columns", {"sexist": "swsr*.csv:label", "rude": "label"}),
+        ("sexist=swsr*.csv:label", "label_columns", {"sexist": "swsr*.csv:label"}),
+    ],
+)
+def test_mappings_of_the_command_line(text: str, key: str, value: Any) -> None:
+    section = "model" if key == "tasks" else "data"
+    config = load(CLASSIFY, arguments=[f"{section}.{key}={text}", "data.path=a.jsonl"]).config
+    assert getattr(getattr(config, section), key) == value
 
 
 def test_switches_are_handed_on() -> None:

@@ -37,6 +37,13 @@ def test_json_lines_skip_blank_lines(tmp_path: Path, name: str) -> None:
     assert [(found.values, found.line) for found in read_records(path)] == [(ROWS[0], 1), (ROWS[1], 3)]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_signs_that_end_a_line_elsewhere_stay_in_a_text(tmp_path: Path, name: str) -> None:
+    rows = [{"text": "a\u2028b\u0085c"}, {"text": "d"}]
+    path = write(tmp_path, name, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert [(found.values, found.line) for found in read_records(path)] == [(rows[0], 1), (rows[1], 2)]
+
+
 def test_a_table_with_quotes_line_ends_inside_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = write(tmp_path, "rows.csv", b'\xef\xbb\xbf,text,label\r\n0,"a, ""b""\nc",1\r\n\r\n1,d,\r\n')
     found = list(read_records(path))

@@ -26,7 +26,8 @@ def write(path: Path, found: list[dict[str, Any]]) -> Path:
     if path.suffix == ".json":
         path.write_text(json.dumps(found, ensure_ascii=False, indent=0), encoding="utf-8")
     else:
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -92,6 +92,9 @@ def test_files_labelled_for_different_tasks_train_together(tmp_path: Path) -> No
         ("toxicity_labels", "toxik", "'toxik'", "did you mean toxic?"),
         ("toxicity_labels", [1], "[1] is no label", ""),
         ("toxicity_labels", 0.5, "0.5 is no label", ""),
+        ("toxicity_labels", float("inf"), "inf is no label", ""),
+        ("toxicity_labels", "9" * 400, "inf is no label", ""),
+        ("text", "\ud83d!", "text holds half of a character (\\ud83d)", "cut texts between characters"),
         ("text", 7, "text is a number, not a text", ""),
         ("text", None, "the row has no text", ""),
     ],
@@ -118,13 +121,48 @@ def test_a_task_without_labels_and_one_of_a_single_class_are_refused(tmp_path: P
     assert "only the class 1 of label" in fault(write(tmp_path / "b.jsonl", rows(9, label=[1]))).what
 
 
+def test_what_is_split_is_not_called_the_training_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(40, label=[0, 1]))
+    assert "data: label: 0 20, 1 20" in found(path).notes()
+    assert "training: label: 0 20, 1 20" in found(path, {"val_fraction": 0.0}).notes()
+
+
+def test_a_number_that_is_no_class_is_told_before_a_model_of_a_million_classes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*rows(9, label=[0, 1]), {"text": "x", "label": 1_000_000}])
+    error = fault(path)
+    assert "one of 1,000,001 classes" in error.what
+    assert error.where == f"{path}, line 10"
+
+
+def test_what_is_said_of_a_task_that_is_not_trained_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(40, toxicity_labels=[0, 1, 2], mood_labels=[0, 1]))
+    error = fault(path, task_weights={"toxicty": 2.0})
+    assert (error.where, error.fix) == ("model.task_weights.toxicty", "did you mean toxicity?")
+    error = fault(path, {"label_columns": {"mood": "mood_labels"}}, tasks={"toxicity": 3})
+    assert error.where == "data.label_columns.mood"
+    assert found(path, task_weights={"mood": 2.0, "role": 0.5}).classes.keys() == {"toxicity", "mood"}
+
+
+def test_other_classes_of_a_known_task_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(40, emotion=["joy", "anger"]))
+    assert "model.tasks.emotion=[NAME, ...]" in fault(path).fix
+    assert found(path, tasks={"emotion": ["joy", "anger"]}).classes == {"emotion": ("joy", "anger")}
+
+
+def test_a_class_without_examples_is_sought_among_the_rows_that_are_trained_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*rows(20, label=[0]), *rows(20, label=[1])])
+    error = fault(path, {"val_fraction": 0.0, "limit": 10})
+    assert "only the class 0 of label" in error.what
+    assert "10 of 40 rows are trained on (data.limit" in error.fix
+
+
 def test_columns_that_are_not_there_are_told_with_those_that_are(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("body,verdict\na,1\nb,0\n", encoding="utf-8")
     assert "body, verdict" in fault(path).what
     error = fault(path, {"text_column": "body"})
     assert "data.label_columns" in error.fix
-    assert found(path, {"text_column": "body", "label_columns": {"verdict": "verdict"}, "val_fraction": 0.5}).classes
+    assert found(path, {"text_column": "body", "label_columns": {"verdict": "verdict"}, "val_fraction": 0.0}).classes
 
 
 def test_length_cleaning_and_shared_texts_are_counted(tmp_path: Path) -> None:

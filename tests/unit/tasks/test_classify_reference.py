@@ -55,7 +55,7 @@ data:
   val_path: {folder}/val.json
   batch_size: 4
   gradient_accumulation_steps: 2
-  pin_memory: false
+  pin_memory: true
 training:
   num_epochs: 2
   learning_rate: 2e-5

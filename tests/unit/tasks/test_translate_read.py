@@ -32,6 +32,26 @@ def test_a_table_without_names_says_what_it_took(tmp_path: Path, suffix: str) ->
     assert "no line of names, so column 1 is the source and column 2 the target" in pairs.notes[0]
 
 
+def test_tags_and_groups_are_read_where_the_first_row_lacks_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"src": "a", "tgt": "b", "group": 1}, {"src": "c", "tgt": "d", "tag": "[EN]", "group": 2}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = read_pairs(path, DATA)
+    assert (pairs.tags, pairs.groups) == (["", "[EN]"], ["1", "2"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in [{"src": "e", "tgt": "f"}, *rows]))
+    with pytest.raises(HotloopError, match="the row has no group") as caught:
+        read_pairs(path, DATA)
+    assert caught.value.where == f"{path}, line 1"
+
+
+def test_half_of_a_character_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"src": "a", "tgt": "b"}\n{"src": "\\ud83d!", "tgt": "c"}\n')
+    with pytest.raises(HotloopError, match="half of a character") as caught:
+        read_pairs(path, DATA)
+    assert caught.value.where == f"{path}, line 2"
+
+
 def test_json_lines_with_columns_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"en": "Hi.", "zh": "嗨。", "id": 3}) + "\n")
@@ -158,3 +178,12 @@ def test_generated_phrases_have_one_translation_each_and_a_seed() -> None:
     assert len(set(pairs.src)) == len(pairs)
     assert pairs.src == number_phrases(500, 0).src != number_phrases(500, 1).src
     assert "2028年2月19日星期六" in pairs.tgt
+
+
+def test_tags_that_are_not_trained_on_are_counted() -> None:
+    train = Pairs("a", ["x", "y"], ["1", "2"], tags=["[EN]", ""])
+    other = Pairs("a", ["v", "w"], ["3", "4"], tags=["[DE]", ""])
+    assert shared(train, other, "validation") == [
+        "1 of 2 validation tags are unknown, as the training part has none of them"
+    ]
+    assert not shared(train, Pairs("a", ["z"], ["9"], tags=["[EN]"]), "validation")

@@ -21,7 +21,7 @@ from hotloop.errors import HotloopError
 from hotloop.runs.store import RunFolder
 from hotloop.saved import PLAN, saved_model
 from hotloop.task import LossOptions
-from hotloop.tasks.characters import EOS, PAD
+from hotloop.tasks.characters import EOS, PAD, UNK
 from hotloop.tasks.translate.options import TranslateData, TranslateModel
 from hotloop.tasks.translate.pairs import Pairs
 from hotloop.tasks.translate.task import Translate
@@ -68,6 +68,18 @@ def test_padding_counts_nowhere(pairs: Path) -> None:
     loss, _ = task.loss_and_metrics(model, batch)
     first = (loss * batch["weight"])[0].sum()
     torch.testing.assert_close(first, (task.loss(model, alone, False) * alone["weight"]).sum())
+
+
+def test_an_unknown_character_is_never_right_and_is_told_of_training_too(tmp_path: Path) -> None:
+    signs = [chr(0x4E00 + number) for number in range(300)]
+    task = made(tsv(tmp_path / "many.tsv", [("", sign, sign, sign) for sign in signs]), vocabulary_size=270)
+    batch: Any = task.sources().val.batch(torch.arange(10))
+    assert any(line.startswith("training: ") and "unknown: Han" in line for line in task.notes())
+    certain = torch.nn.functional.one_hot(batch["y"], task.tokens.size).float()
+    tallies = task._tallies(task.model().eval(), certain, batch)
+    unknown = int((batch["y"] == UNK).sum())
+    assert unknown > 0
+    assert int(tallies["accuracy"].sum) == int(batch["weight"].sum()) - unknown
 
 
 def test_smoothing_is_for_training_only(pairs: Path) -> None:
@@ -125,6 +137,27 @@ def test_right_after_a_right_beginning_is_right_when_written(pairs: Path) -> Non
     assert forced.sum.item() == full.sum.item()
 
 
+def test_a_tag_may_stand_before_a_line(pairs: Path, tmp_path: Path) -> None:
+    task = made(pairs)
+    task.sources()
+    (tmp_path / "in.txt").write_text("[EN] one\none\n[XX] one\n", encoding="utf-8")
+    [piece] = task.pieces(tmp_path / "in.txt", 10)
+    tokens: Any = task.tokens
+    first = piece.source.batch(torch.arange(3))["src"][:, 0].tolist()
+    assert first == [tokens.special("[EN]"), *tokens.encode("o"), *tokens.encode("[")]
+    assert piece.rows[0] == {"src": "[EN] one"}
+
+
+def test_a_run_without_tags_reads_no_column_of_tags(tmp_path: Path) -> None:
+    rows = [(src, tgt) for _, src, tgt, _ in concepts()]
+    task = made(tsv(tmp_path / "plain.tsv", rows, ("src", "tgt")))
+    task.sources()
+    path = tsv(tmp_path / "new.tsv", [("news", "one", "一", "one")])
+    [piece] = task.pieces(path, 10)
+    assert piece.source.batch(torch.arange(1))["src"][0, :3].tolist() == task.tokens.encode("one")
+    assert task.labelled(path).batch(torch.arange(1))["src"][0, :3].tolist() == task.tokens.encode("one")
+
+
 def test_byte_pairs_translate_too(pairs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     run = train(pairs, tmp_path / "runs", num_epochs=2, **{"data.vocabulary": "bpe", "data.vocabulary_size": 300})
@@ -165,6 +198,10 @@ def test_generate_translates_prompts_and_lines(pairs: Path, tmp_path: Path) -> N
     assert isinstance(refused.exception, HotloopError)
     assert "know no --temperature" in refused.exception.what
     assert isinstance(runner.invoke(generate, [str(run.dir), "--prompt", " "]).exception, HotloopError)
+    beam = runner.invoke(generate, [str(run.dir), "--prompt", "x", "--beam", "999"]).exception
+    assert "it must be 1 to " in str(beam)
+    broken = runner.invoke(generate, [str(run.dir)], input=b"[EN] three\n\xff\n").exception
+    assert "byte 0xff, which is not utf-8" in str(broken)
 
 
 def test_measuring_says_the_same_in_any_batch_size(pairs: Path, tmp_path: Path) -> None:

@@ -72,8 +72,7 @@ def gather(sheets: Sequence[Sheet], classes: Classes, data: ClassifyData) -> Cor
     labels_of = {task: np.concatenate(parts) for task, parts in found.items()}
     has_any = np.stack([labels != MISSING for labels in labels_of.values()]).any(axis=0)
     if not has_any.any():
-        where = ", ".join(sheet.name for sheet in sheets)
-        raise HotloopError("no row has a label", where=where, fix="give at least some rows a label")
+        raise _unlabelled(sheets, classes, told)
     kept = np.flatnonzero(has_any)
     groups, weights = _groups(sheets, data.group_column), _weights(sheets, data.use_sample_weights)
     return Corpus(
@@ -84,6 +83,17 @@ def gather(sheets: Sequence[Sheet], classes: Classes, data: ClassifyData) -> Cor
         len(texts) - len(kept),
         told,
     )
+
+
+def _unlabelled(
+    sheets: Sequence[Sheet], classes: Classes, told: Sequence[tuple[str, int, dict[str, str]]]
+) -> HotloopError:
+    where = ", ".join(sheet.name for sheet in sheets)
+    if any(used for *_, used in told):
+        return HotloopError("no row has a label", where=where, fix="give at least some rows a label")
+    there = ", ".join(dict.fromkeys(name for sheet in sheets for name in sheet.columns))
+    fix = f"call it {next(iter(classes))}_labels; data.label_columns names it where a run is trained"
+    return HotloopError(f"no column of labels for {' or '.join(classes)}; there are {there}", where=where, fix=fix)
 
 
 def _wanted(column: str | None, sheet: Sheet, sheets: Sequence[Sheet]) -> str | None:
@@ -125,29 +135,40 @@ def _weights(sheets: Sequence[Sheet], wanted: bool) -> Numbers | None:
     return np.array(found, dtype=np.float32)
 
 
-def require_examples(corpus: Corpus, classes: Classes) -> list[str]:
+def require_examples(corpus: Corpus, rows: Labels, classes: Classes) -> list[str]:
     """A line for each class that no training row has.
+
+    Args:
+        corpus: texts with labels.
+        rows: numbers of those that are trained on.
+        classes: task -> its classes.
 
     Raises:
         HotloopError: a task without a single label, or with a single class.
     """
     lines = []
-    files = ", ".join(f"{name} (lines 1 to {rows + 1})" for name, rows, _ in corpus.columns)
+    files = ", ".join(f"{name} (lines 1 to {count + 1})" for name, count, _ in corpus.columns)
     for task, names in classes.items():
-        real = corpus.labels[task][corpus.labels[task] != MISSING]
+        labels = corpus.labels[task][rows]
+        real = labels[labels != MISSING]
         counts = np.bincount(real, minlength=len(names))
         present = [name for name, count in zip(names, counts, strict=True) if count]
         if len(present) < 2:
             what = f"only the class {present[0]}" if present else "not a single label"
-            raise HotloopError(
-                f"the training part has {what} of {task}, so there is nothing to tell apart",
-                where=files,
-                fix=f"give examples of two classes of {task} at least, or leave it out: model.tasks names the others",
-            )
+            fix = f"give examples of two classes of {task} at least, or leave it out: model.tasks names the others"
+            if len(rows) < len(corpus.texts):
+                fix += f"; {len(rows):,} of {len(corpus.texts):,} rows are trained on (data.limit, data.val_fraction)"
+            what = f"the training part has {what} of {task}, so there is nothing to tell apart"
+            raise HotloopError(what, where=files, fix=fix)
         absent = [name for name, count in zip(names, counts, strict=True) if not count]
         if absent:
             lines.append(f"{task}: no example of {', '.join(absent)} in {files}: it cannot be learned")
     return lines
+
+
+def left_out(part: str, corpus: Corpus) -> list[str]:
+    """A line where rows without any label are left out."""
+    return [f"{part}: {corpus.unlabelled:,} rows without any label left out"] if corpus.unlabelled else []
 
 
 def told(part: str, corpus: Corpus, classes: Mapping[str, Sequence[str]]) -> list[str]:
@@ -156,9 +177,7 @@ def told(part: str, corpus: Corpus, classes: Mapping[str, Sequence[str]]) -> lis
     for name, rows, used in corpus.columns:
         columns = ", ".join(task if task == column else f"{task} in {column}" for task, column in used.items())
         shown.append(f"{name}: {rows:,} rows ({columns or 'no labels'})")
-    lines = [f"{part}: {'; '.join(shown)}"]
-    if corpus.unlabelled:
-        lines.append(f"{part}: {corpus.unlabelled:,} rows without any label left out")
+    lines = [f"{part}: {'; '.join(shown)}", *left_out(part, corpus)]
     for task, names in classes.items():
         labels = corpus.labels[task]
         counts = np.bincount(labels[labels != MISSING], minlength=len(names))

@@ -92,12 +92,27 @@ def read_folder(name: str, options: ClassifyModel) -> tuple[Pieces, dict[str, An
     if backend is None or tokenizer.pad_token_id is None:
         what = "is no fast one" if backend is None else "has no pad token"
         raise HotloopError(f"the tokenizer {what}", where=str(folder), fix="give a folder with a tokenizer.json")
+    if config.is_encoder_decoder:
+        what = f"the model ({config.model_type}) has a decoder too, which a class of a text has no use for"
+        raise HotloopError(what, where=str(folder), fix="give the folder of an encoder such as BERT")
     pieces = Pieces(backend.to_str(), int(tokenizer.pad_token_id), tokenizer.unk_token_id)
-    _change(config, options, folder)
+    _change(config, options, str(folder))
     if backend.get_vocab_size() > config.vocab_size:
         what = f"the tokenizer has {backend.get_vocab_size():,} tokens, and the encoder {config.vocab_size:,}"
         raise HotloopError(what, where=str(folder), fix="use the tokenizer that belongs to the encoder")
     return pieces, json.loads(config.to_json_string(use_diff=False))
+
+
+def changed(config: dict[str, Any], options: ClassifyModel) -> dict[str, Any]:
+    """The configuration of another run's encoder, with the options' changes.
+
+    Raises:
+        HotloopError: more layers, or longer texts, than it has.
+    """
+    built = _quiet().AutoConfig.for_model(**config)
+    _change(built, options, "the run to start from")
+    found: dict[str, Any] = json.loads(built.to_json_string(use_diff=False))
+    return found
 
 
 def load_encoder(name: str, config: dict[str, Any]) -> nn.Module:
@@ -128,11 +143,17 @@ def load_encoder(name: str, config: dict[str, Any]) -> nn.Module:
 
 
 def blank_encoder(config: dict[str, Any]) -> nn.Module:
-    """The encoder of a configuration with random weights, for weights that are loaded afterwards."""
+    """The encoder of a configuration with random weights, in float32, for weights that are loaded afterwards."""
     transformers = _quiet()
     built = transformers.AutoConfig.for_model(**config)
     attention = _implementation(transformers, built)
-    return _without_pooler(transformers.AutoModel.from_config(built, attn_implementation=attention))
+    blank = transformers.AutoModel.from_config(built, attn_implementation=attention)
+    return _without_pooler(blank.float())  # a configuration may name the half precision that its weights were stored in
+
+
+def width_of(encoder: Any) -> int:
+    """C, whatever the encoder's configuration calls it."""
+    return int(encoder.config.hidden_size)
 
 
 def layers_of(encoder: Any) -> list[nn.Module]:
@@ -159,7 +180,7 @@ def _folder(name: str) -> Path:
     raise HotloopError(f"there is no folder '{name}'", where="model.name", fix=f"{fix}; or use model.name=small")
 
 
-def _change(config: Any, options: ClassifyModel, folder: Path) -> None:
+def _change(config: Any, options: ClassifyModel, place: str) -> None:
     """Apply what the options say of the encoder."""
     layers = config.num_hidden_layers
     if options.num_layers is not None and options.num_layers > layers:
@@ -169,9 +190,11 @@ def _change(config: Any, options: ClassifyModel, folder: Path) -> None:
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):
         longest -= config.pad_token_id + 1  # their positions count from there
     if options.max_sequence_length > longest:
-        what = f"the encoder in {folder} reads {longest} tokens at most"
+        what = f"the encoder of {place} reads {longest} tokens at most"
         raise HotloopError(what, where="model.max_sequence_length", fix=f"use {longest} or fewer")
     config.num_hidden_layers = options.num_layers or layers
+    if getattr(config, "layer_types", None):  # a kind of attention for each layer
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
     if options.encoder_dropout is not None:
         for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
             if hasattr(config, key):

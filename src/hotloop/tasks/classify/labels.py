@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hotloop.data.records import Record
+from hotloop.data.records import Record, require_whole
 from hotloop.errors import HotloopError
 from hotloop.tasks.classify.options import REFERENCE, ClassifyModel, named
 from hotloop.tasks.classify.read import Sheet
@@ -57,12 +57,23 @@ def settle(model: ClassifyModel, columns: Mapping[str, str], train: Sequence[She
         names, notes = list(model.tasks), list[str]()
     else:
         names, notes = _found(model, columns, train)
+    _require_known(names, {"data.label_columns": columns, "model.task_weights": model.task_weights})
     for name in names:
         if not any(column_of(name, sheet, columns, len(names) == 1) for sheet in train):
             raise _no_column(f"no training file has a column of labels for {name}", name, train)
     classes = {name: _classes(name, model, columns, [*train, *rest], len(names) == 1) for name in names}
     notes += _told_num_labels(model, classes)
     return Settled(classes, notes)
+
+
+def _require_known(names: Sequence[str], said: Mapping[str, Mapping[str, Any]]) -> None:
+    """What is said of a task that is not trained would be lost; a known one without labels may have a weight."""
+    for key, tasks in said.items():
+        for name in tasks:
+            if name not in names and not (key == "model.task_weights" and name in REFERENCE):
+                near = get_close_matches(name, names, n=1)
+                fix = f"did you mean {near[0]}?" if near else f"name one of {', '.join(names)}, or leave it out"
+                raise HotloopError(f"there is no task {name} to train", where=f"{key}.{name}", fix=fix)
 
 
 def _found(model: ClassifyModel, columns: Mapping[str, str], train: Sequence[Sheet]) -> tuple[list[str], list[str]]:
@@ -161,6 +172,10 @@ def _classes(
                 raise HotloopError(what, where=sheet.at(record), fix=f"name another: data.label_columns.{task}=COLUMN")
     numbers = [value for value in values if isinstance(value, int)]
     if len(numbers) == len(values) and numbers:
+        if max(numbers) >= _MOST:
+            what = f"{max(numbers)} in the column of {task} would be one of {max(numbers) + 1:,} classes, from 0 on"
+            fix = f"number the classes from 0, or name them: model.tasks.{task}=[NAME, ...]"
+            raise HotloopError(what, where=values[max(numbers)], fix=fix)
         return named(max(max(numbers) + 1, 2))
     return tuple(sorted(map(str, values)))
 
@@ -169,7 +184,7 @@ def plain(value: Any, sheet: Sheet, record: Record, task: str) -> int | str | No
     """A label as a number or a name; None where it is missing.
 
     Raises:
-        HotloopError: a list, an object, a fraction.
+        HotloopError: a list, an object, a fraction, half of a character.
     """
     if isinstance(value, str):
         value = value.strip()
@@ -180,8 +195,9 @@ def plain(value: Any, sheet: Sheet, record: Record, task: str) -> int | str | No
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
+        require_whole(value, task, sheet.at(record))
         return value
-    if not isinstance(value, int | float) or value != int(value):
+    if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
         shown = f"{value!r}"[:40]
         fix = "a label is the name of a class, or its number from 0 on"
         raise HotloopError(f"{shown} is no label of {task}", where=sheet.at(record), fix=fix)
@@ -216,8 +232,9 @@ def _no_class(value: int | str, task: str, classes: Sequence[str], column: str, 
     hint = f"did you mean {near[0]}? " if near else ""
     shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
     numbered = "" if any(name.isdecimal() for name in classes) else f", or their numbers 0 to {len(classes) - 1}"
+    others = f"; other classes: model.tasks.{task}=[NAME, ...]" if task in REFERENCE else ""
     return HotloopError(
         f"'{value}' in the column {column} is no class of {task}",
         where=where,
-        fix=f"{hint}its {len(classes)} classes are {shown}{numbered}; a missing label is null, empty or -100",
+        fix=f"{hint}its {len(classes)} classes are {shown}{numbered}; a missing label is null, empty or -100{others}",
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hotloop.errors import HotloopError
 from hotloop.tasks.characters import PAD
 from hotloop.tasks.classify.encoder import layers_of
 from hotloop.tasks.classify.options import ClassifyModel
@@ -141,7 +142,11 @@ class Classifier(nn.Module):
         """Recompute the encoder's activations in the backward pass."""
         encoder: Any = self.encoder
         enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-        enable()
+        try:
+            enable()
+        except ValueError as error:  # some encoders do not know how
+            where = "optimization.gradient_checkpointing"
+            raise HotloopError(f"this encoder cannot do it: {error}", where=where, fix="leave it out") from None
 
 
 class Answers(nn.Module):

@@ -59,11 +59,12 @@ def conclusion(parts: dict[str, dict[str, Tensor]], classes: Classes) -> dict[st
 def answers(outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]], classes: Classes) -> list[dict[str, Any]]:
     """Each row with the class of every task and the probabilities of its classes."""
     found = [dict(row) for row in rows]
+    taken = {name for row in rows for name in row}  # one name for all rows: JSON lines may lack it here and there
     for task, names in classes.items():
         shares = outputs[name_of(task, classes)].double().softmax(dim=1)
         best = outputs[name_of(task, classes)].argmax(dim=1).tolist()
-        for row, given, place, share in zip(found, rows, best, shares.tolist(), strict=True):
-            row[f"{task}_predicted" if task in given else task] = names[place]
+        for row, place, share in zip(found, best, shares.tolist(), strict=True):
+            row[f"{task}_predicted" if task in taken else task] = names[place]
             row[f"{task}_probabilities"] = {name: round(p, 6) for name, p in zip(names, share, strict=True)}
     return found
 

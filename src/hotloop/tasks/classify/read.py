@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hotloop.data.records import SUFFIXES, Record, read_lines, read_records
+from hotloop.data.records import SUFFIXES, Record, read_lines, read_records, require_whole
 from hotloop.errors import HotloopError
 from hotloop.tasks.classify.options import ClassifyData, listed
 
@@ -75,6 +75,7 @@ def text_of(record: Record, column: str, file: str) -> str:
     """
     value = record.values.get(column)
     if isinstance(value, str):
+        require_whole(value, column, f"{file}, line {record.line}")
         return value
     what = f"the row has no {column}" if value is None else f"{column} is {_NAMES.get(type(value), 'something else')}"
     fix = f'write it as text: {{"{column}": "..."}}' if value is not None else f"give every row a {column}"

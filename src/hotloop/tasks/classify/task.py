@@ -22,7 +22,7 @@ from hotloop.task import Batch, Exportable, LossValues, Piece, Splits, Tally, Ta
 from hotloop.tasks import classification
 from hotloop.tasks.characters import Characters
 from hotloop.tasks.classify import baselines, encoder, outputs, source, tokens
-from hotloop.tasks.classify.corpus import Corpus, gather, require_examples, told
+from hotloop.tasks.classify.corpus import Corpus, gather, left_out, require_examples, told
 from hotloop.tasks.classify.labels import Classes, Labels, settle
 from hotloop.tasks.classify.model import Answers, Classifier, SmallEncoder
 from hotloop.tasks.classify.options import SMALL, ClassifyData, ClassifyModel
@@ -58,7 +58,6 @@ class Classify(Task):
         settled = settle(self.model_options, self.data_options.label_columns, sheets["train"], others)
         self.classes, self._notes = settled.classes, list(settled.notes)
         corpora = {part: gather(found, self.classes, self.data_options) for part, found in sheets.items()}
-        self._notes += require_examples(corpora["train"], self.classes)
         whole = {part: source.numbered(corpus) for part, corpus in corpora.items()}
         cut = super().cut(Splits(whole["train"], whole.get("val"), {}, whole.get("test")))
         parts = {"train": (corpora["train"], source.rows_of(cut.train))}
@@ -89,9 +88,10 @@ class Classify(Task):
         corpus, rows = parts["train"]
         rows, lines = source.fitting(corpus, rows, self.data_options)
         parts["train"] = (corpus, rows)
+        self._notes += [*lines, *require_examples(corpus, rows, self.classes)]
         for part, whole in corpora.items():
-            self._notes += told(_LONG[part], whole, self.classes)
-        self._notes += lines
+            held_out = part == "train" and len(parts) > len(corpora)  # so it is more than is trained on
+            self._notes += told("data" if held_out else _LONG[part], whole, self.classes)
         longest = self.model_options.max_sequence_length
         self.tokens = self._settled_tokens([corpus.texts[row] for row in rows])
         found = {}
@@ -115,7 +115,10 @@ class Classify(Task):
             if pretrained != (given["encoder"] is not None):
                 fix = "use the model.name of that run"
                 raise HotloopError("the run to start from has another kind of encoder", where="model.name", fix=fix)
-            self._encoder, self._weights_come = given["encoder"], True
+            self._weights_come = True
+            if pretrained:
+                self._encoder = encoder.changed(given["encoder"], options)
+                self._notes.append(f"the encoder is that of the run to start from; nothing is read from {options.name}")
             return tokens.from_json(given["tokens"])
         if not pretrained:
             return tokens.Graphemes(Characters.build(texts))
@@ -137,7 +140,7 @@ class Classify(Task):
             if self._weights_come
             else encoder.load_encoder(options.name, self._encoder)
         )
-        return Classifier(built, int(self._encoder["hidden_size"]), counts, options, self.tokens.pad)
+        return Classifier(built, encoder.width_of(built), counts, options, self.tokens.pad)
 
     @property
     def _single(self) -> bool:
@@ -251,10 +254,10 @@ class Classify(Task):
     def labelled(self, path: Path) -> RaggedSource:
         """The texts of a file that have a label."""
         sheet, data = read_sheet(path), self.data_options
-        corpus = gather(
-            [sheet], self.classes, data.model_copy(update={"use_sample_weights": False, "group_column": None})
-        )
-        return self._encoded(corpus.texts, corpus)
+        text = data.text_column if data.text_column in sheet.columns else None  # a training file beside may have had it
+        plain = data.model_copy(update={"use_sample_weights": False, "group_column": None, "text_column": text})
+        corpus = gather([sheet], self.classes, plain)
+        return self._encoded(corpus.texts, corpus).saying(left_out("evaluated", corpus))
 
     def _encoded(self, texts: Sequence[str], corpus: Corpus | None) -> RaggedSource:
         assert self.tokens is not None, "use_assets() comes first"

@@ -55,9 +55,9 @@ def widths_for(lengths: Any, longest: int, count: int) -> tuple[int, ...]:
 
 
 def told(part: str, tokens: Tokens, texts: Sequence[str], rows: Ragged, longest: int) -> str:
-    """How long the rows of a part are, how many are cut, and what the tokens do not know."""
+    """How long the rows of a part are, how many are cut or just as long, and what the tokens do not know."""
     cut = int((rows.lengths >= longest).sum())
-    line = f"{part}: {rows.lengths.mean():.1f} tokens a text on average, {cut:,} texts cut to {longest}"
+    line = f"{part}: {rows.lengths.mean():.1f} tokens a text on average, {cut:,} texts of {longest} or more, cut there"
     if isinstance(tokens, Graphemes):
         return (
             f"{line}; {unknown_line('unknown', tokens.characters.unknown_by_script(texts)).removeprefix('unknown: ')}"

@@ -98,7 +98,7 @@ def belonging(pairs: Pairs) -> Rows:
 
 
 def shared(train: Pairs, other: Pairs, part: str) -> list[str]:
-    """A line where targets or sources of another part are trained on too."""
+    """A line where targets or sources of another part are trained on too, and where its tags are not."""
     targets, sources = set(train.tgt), set(train.src)
     known = sum(text in targets for text in other.tgt)
     seen = sum(text in sources for text in other.src)
@@ -107,6 +107,10 @@ def shared(train: Pairs, other: Pairs, part: str) -> list[str]:
         lines.append(f"{known:,} of {len(other):,} {part} targets are trained on too: what they show is memory")
     if seen:
         lines.append(f"{seen:,} of {len(other):,} {part} sources stand in the training part too")
+    new = set(other.tags or ()) - {*(train.tags or ()), ""}
+    if new and train.tags is not None:
+        count = sum(tag in new for tag in other.tags or ())
+        lines.append(f"{count:,} of {len(other):,} {part} tags are unknown, as the training part has none of them")
     return lines
 
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hotloop.data.records import SUFFIXES, Record, read_lines, read_records
+from hotloop.data.records import SUFFIXES, Record, read_lines, read_records, require_whole
 from hotloop.errors import HotloopError
 from hotloop.tasks.translate.hlbd import is_hlbd, read_hlbd
 from hotloop.tasks.translate.options import TranslateData
 from hotloop.tasks.translate.pairs import Pairs
+from hotloop.tasks.translate.tokens import parted
 
 _SOURCE, _TARGET = ("src", "source", "input"), ("tgt", "target", "output", "translation")
 _GROUP = ("group", "concept")
@@ -30,16 +31,15 @@ def read_pairs(path: Path, data: TranslateData) -> Pairs:
     """
     if is_hlbd(path):
         return read_hlbd(path)
-    records = _records(path, data)
-    first = next(records, None)
-    if first is None:
+    records = list(_records(path, data))
+    if not records:
         raise HotloopError("the file holds no pairs", where=str(path), fix="give a file with at least one pair")
-    columns = list(first.values)
+    columns = list(dict.fromkeys(name for record in records for name in record.values))  # a row of JSON may lack some
     source = _column(columns, data.source_column, _SOURCE, path, "source")
     target = _column(columns, data.target_column, _TARGET, path, "target")
     group = _optional(columns, data.group_column, path)
     src, tgt, tags, groups = [], [], [], []
-    for record in chain([first], records):
+    for record in records:
         src.append(_text(record, source, path))
         tgt.append(_text(record, target, path))
         tags.append(str(record.values.get(_TAG) or ""))
@@ -51,8 +51,12 @@ def read_pairs(path: Path, data: TranslateData) -> Pairs:
     return replace(pairs, tags=tags if _TAG in columns else None, groups=groups if group is not None else None)
 
 
-def read_pieces(path: Path, rows: int, data: TranslateData) -> Iterator[tuple[list[str], list[str], list[Any]]]:
-    """Sources of a file, their tags, and what else is in their rows, `rows` at a time; .txt holds a source a line.
+def read_pieces(
+    path: Path, rows: int, data: TranslateData, specials: Sequence[str]
+) -> Iterator[tuple[list[str], list[str], list[Any]]]:
+    """Sources of a file, their tags, and what else is in their rows, `rows` at a time.
+
+    A .txt file holds a source a line, and one of the `specials`, such as [EN], may stand before it.
 
     Raises:
         HotloopError: missing, empty, broken, a row without a source.
@@ -65,10 +69,12 @@ def read_pieces(path: Path, rows: int, data: TranslateData) -> Iterator[tuple[li
     else:
         records = _records(path, data)
     while chunk := list(islice(records, rows)):
-        columns = list(chunk[0].values)
+        columns = list(dict.fromkeys(name for record in chunk for name in record.values))
         source = _SOURCE[0] if plain else _column(columns, data.source_column, _SOURCE, path, "source")
         texts = [_text(record, source, path) for record in chunk]
         tags = [str(record.values.get(_TAG) or "") for record in chunk]
+        if plain:
+            tags, texts = map(list, zip(*(parted(text, specials) for text in texts), strict=True))
         yield texts, tags, [record.values for record in chunk]
 
 
@@ -135,9 +141,11 @@ def _text(record: Record, column: str, path: Path) -> str:
     where = f"{path}, line {record.line}"
     if not isinstance(value, str):
         what = f"the row has no {column}" if value is None else f"{column} is {value!r}, not a text"
-        raise HotloopError(what, where=where, fix=f"give every row a {column}")
+        fix = f"give every row a {column}" if value is None else f'write it as text: {{"{column}": "..."}}'
+        raise HotloopError(what, where=where, fix=fix)
     if not value.strip():
         raise HotloopError(f"{column} is empty", where=where, fix="give it a text, or remove the row")
+    require_whole(value, column, where)
     return value.strip()
 
 

@@ -23,8 +23,8 @@ _SRC_WIDTHS, _TGT_WIDTHS = 3, 2  # few: each pair of widths is a shape of its ow
 
 
 def source_ids(texts: Sequence[str], tags: Sequence[str] | None, tokens: Tokens) -> list[list[int]]:
-    """The ids of sources, each after its tag where it has one."""
-    if tags is None:
+    """The ids of sources, each after its tag where it has one; a vocabulary without tags knows none."""
+    if tags is None or not tokens.specials:
         return [tokens.encode(text) for text in texts]
     return [
         [*([tokens.special(tag)] if tag else []), *tokens.encode(text)] for text, tag in zip(texts, tags, strict=True)

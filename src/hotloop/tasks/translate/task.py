@@ -18,7 +18,7 @@ from hotloop.data.ragged import RaggedSource, source_buckets
 from hotloop.data.sampler import Bucketed, Sampler, Shuffle
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
-from hotloop.tasks.characters import EOS, PAD, RESERVED
+from hotloop.tasks.characters import EOS, PAD, RESERVED, UNK
 from hotloop.tasks.translate import baselines, source, tokens
 from hotloop.tasks.translate.chrf import chrf_counts, chrf_score
 from hotloop.tasks.translate.decode import beam_search, greedy
@@ -111,7 +111,8 @@ class Translate(Task):
         for part, pairs in self._parts.items():
             self._notes.append(described(_LONG[part], pairs, train.groups is not None))
             self._notes += shared(train, pairs, _LONG[part]) if part != "train" else []
-        told = {_LONG[part]: pairs.texts() for part, pairs in self._parts.items() if part != "train" or inherited}
+        partial = inherited or self.tokens.size >= self.data_options.vocabulary_size  # of the training part too
+        told = {_LONG[part]: pairs.texts() for part, pairs in self._parts.items() if part != "train" or partial}
         self._notes += tokens.told(self.tokens, told)
 
     def _built(self, pairs: Pairs, measured: bool) -> RaggedSource:
@@ -148,8 +149,8 @@ class Translate(Task):
         return self._tallies(model, model(batch["src"], batch["x"]), batch)
 
     def _tallies(self, model: nn.Module, logits_btv: Tensor, batch: Batch) -> dict[str, Tally]:
-        weight, right = batch["weight"], logits_btv.argmax(dim=-1) == batch["y"]
-        real = weight.amax(dim=1)
+        weight, y, real = batch["weight"], batch["y"], batch["weight"].amax(dim=1)
+        right = (logits_btv.argmax(dim=-1) == y) & (y != UNK)  # which is never written
         found = {"accuracy": Tally.of(right, weight)}
         if "reference" not in batch:
             return found | {"exact_match": Tally.of((right | (weight == 0)).all(dim=1), real)}
@@ -239,7 +240,8 @@ class Translate(Task):
 
     def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
         """Sources of a file, of .jsonl, .json, .tsv, .csv, or .txt with a source a line."""
-        for texts, tags, values in read_pieces(path, rows, self.data_options):
+        assert self.tokens is not None, "use_assets() comes first"
+        for texts, tags, values in read_pieces(path, rows, self.data_options, self.tokens.specials):
             yield Piece(self._untranslated(texts, tags, str(path)), values)
 
     def _untranslated(self, texts: Sequence[str], tags: Sequence[str], where: str) -> RaggedSource:
@@ -258,7 +260,7 @@ class Translate(Task):
         assert self.tokens is not None, "use_assets() comes first"
         longest = self.model_options.max_sequence_length
         source.fitting(pairs, self.tokens, self._tagged, longest, "refuse", "given")
-        return self._built(pairs, True)
+        return self._built(pairs, True).saying(pairs.notes)
 
     def answers(self, outputs: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row with its translation."""
@@ -279,12 +281,11 @@ class Translate(Task):
             HotloopError: an empty text, one that is too long, or a beam out of range.
         """
         assert self.tokens is not None, "use_assets() comes first"
-        first, _, rest = prompt.strip().partition(" ")
-        tag, text = (first, rest.strip()) if first in self.tokens.specials else ("", prompt.strip())
+        tag, text = tokens.parted(prompt, self.tokens.specials)
         if not text:
             raise HotloopError("there is nothing to translate", where="--prompt", fix="write a text")
         if beam is not None and not 1 <= beam <= self.tokens.size:
-            raise HotloopError(f"beam is {beam}; it must be 1 or more", where="--beam")
+            raise HotloopError(f"beam is {beam}; it must be 1 to {self.tokens.size}", where="--beam")
         batch = self._untranslated([text], [tag], "--prompt").batch(torch.arange(1))
         with torch.no_grad():
             written = self._written(model.to(device).eval(), batch["src"].to(device), beam)

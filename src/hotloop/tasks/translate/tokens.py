@@ -55,6 +55,12 @@ class Pieces:
 Tokens = Characters | Pieces
 
 
+def parted(text: str, specials: Sequence[str]) -> tuple[str, str]:
+    """A tag that stands before a text, such as [EN], and the text; an empty tag where none of the specials does."""
+    first, _, rest = text.strip().partition(" ")
+    return (first, rest.strip()) if first in specials else ("", text.strip())
+
+
 def build(kind: str, size: int, texts: Sequence[str], tags: Sequence[str]) -> Tokens:
     """The tokens of the training texts.
 
