@@ -46,8 +46,11 @@ def command(
         fix = "use a run of the task gpt or translate; hotloop predict RUN --input FILE is for the others"
         raise HotloopError(f"runs of the task {type(task).__name__} write no text", where=str(run), fix=fix)
     options = _fitting(context, write, rest, type(task).__name__)
-    for text in _prompts(prompt, getattr(task, "needs_prompt", False)):
+    written = 0
+    for written, text in enumerate(_prompts(prompt, getattr(task, "needs_prompt", False)), start=1):
         click.echo(write(model, text, device=pick_device(device), **options))
+    if not written:
+        raise HotloopError("no line came in", where="standard input", fix='give lines, or --prompt "TEXT"')
 
 
 def _fitting(context: click.Context, write: Callable[..., str], given: dict[str, Any], task: str) -> dict[str, Any]:

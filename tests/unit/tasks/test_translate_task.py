@@ -201,6 +201,7 @@ def test_generate_translates_prompts_and_lines(pairs: Path, tmp_path: Path) -> N
     assert isinstance(refused.exception, HotloopError)
     assert "know no --temperature" in refused.exception.what
     assert isinstance(runner.invoke(generate, [str(run.dir), "--prompt", " "]).exception, HotloopError)
+    assert "no line came in" in str(runner.invoke(generate, [str(run.dir)], input="").exception)
     beam = runner.invoke(generate, [str(run.dir), "--prompt", "x", "--beam", "999"]).exception
     assert "it must be 1 to " in str(beam)
     broken = runner.invoke(generate, [str(run.dir)], input=b"[EN] three\n\xff\n").exception
