@@ -47,8 +47,9 @@ def command(
         raise HotloopError(f"runs of the task {type(task).__name__} write no text", where=str(run), fix=fix)
     options = _fitting(context, write, rest, type(task).__name__)
     written = 0
-    for written, text in enumerate(_prompts(prompt, getattr(task, "needs_prompt", False)), start=1):
+    for text in _prompts(prompt, getattr(task, "needs_prompt", False)):
         click.echo(write(model, text, device=pick_device(device), **options))
+        written += 1
     if not written:
         raise HotloopError("no line came in", where="standard input", fix='give lines, or --prompt "TEXT"')
 
