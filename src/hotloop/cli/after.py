@@ -68,7 +68,7 @@ def predict(
     from hotloop.predicting import open_runs
     from hotloop.predicting import predict as run_over
 
-    target = None if output == "-" else Path(output)
+    source, target = source.expanduser(), None if output == "-" else Path(output).expanduser()
     if target is None and as_json:
         raise HotloopError("--json and --output - both need standard output", fix="give --output a file")
     check_output(target, source)
@@ -111,7 +111,7 @@ def evaluate(
 
     runs = open_runs(places, checkpoint, device, precision, batch_size)
     _remark(runs)
-    found = measured(runs, data)
+    found = measured(runs, data.expanduser())
     for note in found.notes:
         click.secho(f"note: {note}", fg="yellow", err=True)
     if as_json:

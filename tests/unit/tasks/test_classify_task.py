@@ -248,3 +248,14 @@ def test_the_real_sets_train_together(shared_data: Callable[[str], Path], tmp_pa
     assert "MA 1,994, SA 40, SCB 974, SO 85" in notes
     loss: Any = task.loss(task.model(), source.batch(torch.arange(32)), True)
     assert set(loss) == {"offensive", "sexist", "category", "target"}
+
+
+def test_heads_are_taken_over_by_their_task_and_not_by_their_place(several: Path, tmp_path: Path) -> None:
+    run = train(several, tmp_path / "runs", num_epochs=1)
+    _, before = saved_model(RunFolder.open(run.dir))
+    given = rows(64, mood_labels=["sad", "glad"], tone_labels=["calm", "loud"])  # tone stands where toxicity stood
+    path = write(tmp_path / "other.jsonl", given)
+    keys = {"model.init_from": str(run.dir), "optimization.learning_rate": 1e-9, "num_epochs": 1}
+    _, after = saved_model(RunFolder.open(train(path, tmp_path / "runs", **keys).dir))
+    torch.testing.assert_close(after.heads["task_mood"].weight, before.heads["task_mood"].weight)
+    assert set(after.heads) == {"task_mood", "task_tone"}

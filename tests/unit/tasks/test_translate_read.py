@@ -187,3 +187,14 @@ def test_tags_that_are_not_trained_on_are_counted() -> None:
         "1 of 2 validation tags are unknown, as the training part has none of them"
     ]
     assert not shared(train, Pairs("a", ["z"], ["9"], tags=["[EN]"]), "validation")
+
+
+def test_samples_may_begin_on_the_next_line_and_json_lines_are_no_hlbd(tmp_path: Path) -> None:
+    path = hlbd(tmp_path / "a.txt", [sample(1)])
+    path.write_text(path.read_text(encoding="utf-8").replace("samples = [", "samples =\n["), encoding="utf-8")
+    assert len(read_pairs(path, DATA)) == 6
+    lines = tmp_path / "a.json"
+    lines.write_text(
+        json.dumps({"metadata": "x", "src": "a", "tgt": "b"}) + "\n" + json.dumps({"src": "c", "tgt": "d"})
+    )
+    assert read_pairs(lines, DATA).src == ["a", "c"]

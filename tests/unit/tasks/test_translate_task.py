@@ -255,3 +255,16 @@ def test_ids_that_are_no_text_are_never_written(pairs: Path) -> None:
         assert set(written.flatten().tolist()) & {1, 2, 4, 5} == set()
         after_end = (written == EOS).cumsum(dim=1) - (written == EOS).long() > 0
         assert written[after_end].eq(PAD).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [(("EN", "two", "x", "y"), "'EN' is no tag of this run"), (("[EN]", "w" * 40, "", ""), "longer than")],
+)
+def test_a_row_that_cannot_be_translated_is_told_by_line(pairs: Path, tmp_path: Path, row, told: str) -> None:
+    task = made(pairs, val_fraction=0.0)
+    task.sources()
+    path = tsv(tmp_path / "in.tsv", [*concepts(), row])
+    with pytest.raises(HotloopError, match=told) as caught:
+        list(task.pieces(path, 100))
+    assert "in.tsv, line 26" in str(caught.value.where)

@@ -106,18 +106,18 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.pooling, self.pad = encoder, options.pooling, pad
-        self.tasks = tuple(classes)
+        self._keys = {task: f"task_{task}" for task in classes}  # a bare name could be one of torch's own, as "type"
         self.drop = nn.Dropout(options.dropout)
-        self.heads = nn.ModuleList(nn.Linear(width, count) for count in classes.values())
-        for head in self.heads:
+        self.heads = nn.ModuleDict({self._keys[task]: nn.Linear(width, count) for task, count in classes.items()})
+        for head in self.heads.values():
             assert isinstance(head, nn.Linear)
             nn.init.normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
-        self.output_layers: Sequence[nn.Module] = list(self.heads)
+        self.output_layers: Sequence[nn.Module] = list(self.heads.values())
 
     def forward(self, ids_bt: Tensor) -> dict[str, Tensor]:
         features = self.drop(self._pooled(ids_bt))
-        return {task: head(features) for task, head in zip(self.tasks, self.heads, strict=True)}
+        return {task: self.heads[key](features) for task, key in self._keys.items()}
 
     def _pooled(self, ids_bt: Tensor) -> Tensor:
         """One vector a text, (B, C)."""

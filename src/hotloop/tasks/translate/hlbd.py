@@ -17,6 +17,8 @@ from hotloop.errors import HotloopError
 from hotloop.tasks.translate.pairs import Pairs
 
 _SAMPLES = re.compile(r"^\s*samples\s*=\s*(?=\[)", re.MULTILINE)
+_BEGIN, _LIST = re.compile(r"\s*samples\s*="), re.compile(r'"samples"\s*:\s*\[')
+_LOOKED_AT = 200  # lines of a JSON file, in which its list of samples begins
 _TARGET = ("level_6", ("中文",))
 _SOURCES = {
     "[EMOJI]": ("level_1", ("emoji",)),
@@ -31,9 +33,9 @@ _SOURCES = {
 def is_hlbd(path: Path) -> bool:
     """Whether a .txt or .json file is one of these: by what stands in it."""
     if path.suffix.lower() == ".json":
-        start = "".join(_first(path, 40)).lstrip()
-        return start.startswith("{") and ('"samples"' in start or '"metadata"' in start)
-    return path.suffix.lower() == ".txt" and any(_SAMPLES.match(line) for line in read_lines(path))
+        start = "".join(_first(path, _LOOKED_AT)).lstrip()
+        return start.startswith("{") and _LIST.search(start) is not None
+    return path.suffix.lower() == ".txt" and any(_BEGIN.match(line) for line in read_lines(path))
 
 
 def _first(path: Path, count: int) -> list[str]:

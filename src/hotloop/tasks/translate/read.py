@@ -53,8 +53,8 @@ def read_pairs(path: Path, data: TranslateData) -> Pairs:
 
 def read_pieces(
     path: Path, rows: int, data: TranslateData, specials: Sequence[str]
-) -> Iterator[tuple[list[str], list[str], list[Any]]]:
-    """Sources of a file, their tags, and what else is in their rows, `rows` at a time.
+) -> Iterator[tuple[list[str], list[str], list[str], list[Any]]]:
+    """Sources of a file, their tags, where they stand, and what else is in their rows, `rows` at a time.
 
     A .txt file holds a source a line, and one of the `specials`, such as [EN], may stand before it.
 
@@ -75,7 +75,8 @@ def read_pieces(
         tags = [str(record.values.get(_TAG) or "") for record in chunk]
         if plain:
             tags, texts = map(list, zip(*(parted(text, specials) for text in texts), strict=True))
-        yield texts, tags, [record.values for record in chunk]
+        places = [f"{path}, line {record.line}" for record in chunk]
+        yield texts, tags, places, [record.values for record in chunk]
 
 
 def find_files(data: TranslateData) -> dict[str, Path]:

@@ -90,6 +90,27 @@ def _shifted(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**batch, "x": tgt[:, :-1].contiguous(), "y": y, "weight": (y != PAD).float()}
 
 
+def require_translatable(
+    ids: Sequence[Sequence[int]], tags: Sequence[str], places: Sequence[str], specials: Sequence[str], longest: int
+) -> None:
+    """Nothing is translated that the model cannot read whole, or under a tag that it was not trained on.
+
+    Args:
+        ids, tags, places: of each source, and where it stands.
+        specials: tags that are known; empty where tags are not used.
+        longest: tokens that the model reads.
+
+    Raises:
+        HotloopError: the first source of this kind, by its place.
+    """
+    for tag, found, place in zip(tags, ids, places, strict=True):
+        if len(found) > longest:
+            what = f"a source of {len(found)} tokens is longer than the {longest} that the model reads"
+            raise HotloopError(what, where=place, fix="cut it into sentences")
+        if specials and tag and tag not in specials:
+            raise HotloopError(f"{tag!r} is no tag of this run", where=place, fix=f"use one of {', '.join(specials)}")
+
+
 def untranslated(ids: list[list[int]], widths: Mapping[str, Any]) -> RaggedSource:
     """The source of texts that have no target."""
     return RaggedSource({"src": Ragged.of(ids)}, pad=PAD, widths={"src": widths["src"]})

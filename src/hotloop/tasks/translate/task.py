@@ -113,7 +113,7 @@ class Translate(Task):
             self._notes += shared(train, pairs, _LONG[part]) if part != "train" else []
         partial = inherited or self.tokens.size >= self.data_options.vocabulary_size  # of the training part too
         told = {_LONG[part]: pairs.texts() for part, pairs in self._parts.items() if part != "train" or partial}
-        self._notes += tokens.told(self.tokens, told)
+        self._notes += tokens.told(self.tokens, told, "the run it starts from" if inherited else "the training part")
 
     def _built(self, pairs: Pairs, measured: bool) -> RaggedSource:
         assert self.tokens is not None
@@ -241,17 +241,14 @@ class Translate(Task):
     def pieces(self, path: Path, rows: int) -> Iterator[Piece]:
         """Sources of a file, of .jsonl, .json, .tsv, .csv, or .txt with a source a line."""
         assert self.tokens is not None, "use_assets() comes first"
-        for texts, tags, values in read_pieces(path, rows, self.data_options, self.tokens.specials):
-            yield Piece(self._untranslated(texts, tags, str(path)), values)
+        for texts, tags, places, values in read_pieces(path, rows, self.data_options, self.tokens.specials):
+            yield Piece(self._untranslated(texts, tags, places), values)
 
-    def _untranslated(self, texts: Sequence[str], tags: Sequence[str], where: str) -> RaggedSource:
+    def _untranslated(self, texts: Sequence[str], tags: Sequence[str], places: Sequence[str]) -> RaggedSource:
         assert self.tokens is not None, "use_assets() comes first"
         longest = self.model_options.max_sequence_length
         ids = source.source_ids(texts, tags if self._tagged else None, self.tokens)
-        for text, found in zip(texts, ids, strict=True):
-            if len(found) > longest:
-                what = f"a source of {len(found)} tokens is longer than the {longest} that the model reads"
-                raise HotloopError(what, where=f"{where}: {text[:60]!r}", fix="cut it into sentences")
+        source.require_translatable(ids, tags, places, self.tokens.specials if self._tagged else (), longest)
         return source.untranslated(ids, self.widths)
 
     def labelled(self, path: Path) -> RaggedSource:
@@ -286,7 +283,7 @@ class Translate(Task):
             raise HotloopError("there is nothing to translate", where="--prompt", fix="write a text")
         if beam is not None and not 1 <= beam <= self.tokens.size:
             raise HotloopError(f"beam is {beam}; it must be 1 to {self.tokens.size}", where="--beam")
-        batch = self._untranslated([text], [tag], "--prompt").batch(torch.arange(1))
+        batch = self._untranslated([text], [tag], ["--prompt"]).batch(torch.arange(1))
         with torch.no_grad():
             written = self._written(model.to(device).eval(), batch["src"].to(device), beam)
         return self.texts(written)[0]

@@ -91,10 +91,10 @@ def from_json(saved: Any) -> Tokens:
         raise HotloopError(f"the saved vocabulary is damaged: {error!r}", where="assets") from error
 
 
-def told(tokens: Tokens, parts: Mapping[str, Sequence[str]]) -> list[str]:
-    """How large the vocabulary is, and for each other part what it does not know, by script."""
+def told(tokens: Tokens, parts: Mapping[str, Sequence[str]], origin: str) -> list[str]:
+    """How large the vocabulary is, of what (`origin`), and what each part holds that it does not, by script."""
     if isinstance(tokens, Pieces):
-        return [f"vocabulary: {tokens.size:,} byte-level pairs, learned on the training part; nothing is unknown"]
+        return [f"vocabulary: {tokens.size:,} byte-level pairs, learned on {origin}; nothing is unknown"]
     tags = f", {len(tokens.specials)} tags" if tokens.specials else ""
-    lines = [f"vocabulary: {len(tokens.tokens):,} characters of the training part{tags}, complete before training"]
+    lines = [f"vocabulary: {len(tokens.tokens):,} characters of {origin}{tags}, complete before training"]
     return lines + [unknown_line(part, tokens.unknown_by_script(texts)) for part, texts in parts.items()]
