@@ -45,7 +45,7 @@ def evaluation_line(record: Mapping[str, Any], baselines: Baselines | None = Non
     """
     parts = [f"Step {record['step']}"]
     if "eval_loss" in record:
-        parts.append(f"Eval loss: {number(record['eval_loss'], '.4f')}")
+        parts.append(f"Eval loss: {number(record['eval_loss'], '.4f')}{beside('eval_loss', baselines)}")
     for key, value in record.items():
         if key.startswith("eval_") and key not in _NOT_METRICS and not isinstance(value, (dict, list, str)):
             parts.append(f"{key}: {number(value, '.4g')}{beside(key, baselines)}")
@@ -118,7 +118,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "conclusion": _failed(summary.get("conclusion_failed")),
         "steps": _steps(summary),
         "train loss": _optional(summary.get("train_loss")),
-        "eval loss": _optional(summary.get("eval_loss")),
+        "eval loss": _beside_loss(summary),
         **metrics,
         "best": best_text(summary.get("best")),
         **_class_rows(summary),
@@ -130,6 +130,11 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "folder": summary.get("dir"),
     }
     return [(name, str(value)) for name, value in candidates.items() if value not in (None, "")]
+
+
+def _beside_loss(summary: Mapping[str, Any]) -> str | None:
+    loss = _optional(summary.get("eval_loss"))
+    return f"{loss}{beside('eval_loss', summary.get('baselines'))}" if loss else None
 
 
 def best_text(best: Any) -> str:

@@ -195,3 +195,19 @@ def small_model(task: Gpt) -> torch.nn.Module:
     """A model for the task's vocabulary that is quick to build."""
     task.model_options = GptModel(**{**SIZES, "block_size": 256})
     return task.model()
+
+
+def test_baselines_are_frequencies_of_the_training_part(text):
+    from hotloop.tasks.gpt.baselines import measured
+
+    tokens = np.array([0, 1, 0, 1, 0, 2], dtype=np.uint16)
+    found = measured(tokens, np.array([0, 1, 0], dtype=np.uint16), 3)
+    share = np.array([4, 3, 2]) / 9
+    assert found["unigram"]["loss"] == pytest.approx(-(math.log(share[1]) + math.log(share[0])) / 2)
+    after = math.log((2 + share[1]) / 4), math.log((2 + share[0]) / 3)
+    assert found["bigram"]["loss"] == pytest.approx(-sum(after) / 2)
+    task = gpt(text)
+    splits = task.sources()
+    known = task.baselines(splits)
+    assert known["bigram"]["loss"] < 0.1 < known["unigram"]["loss"], "each letter follows one other"
+    assert measured(tokens, tokens, 4096).keys() == {"unigram"}

@@ -21,6 +21,7 @@ from hotloop.data.windows import TokenWindows, WholeSplit
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
 from hotloop.tasks.byte_pairs import BytePairs
+from hotloop.tasks.gpt import baselines
 from hotloop.tasks.gpt.binary import is_token_folder, read_token_folder, tokenize
 from hotloop.tasks.gpt.generate import generate
 from hotloop.tasks.gpt.model import Transformer
@@ -41,11 +42,12 @@ class Gpt(Task):
         super().__init__(model_options, data_options, seed=seed)
         self.vocabulary: Vocabulary | None = None
         self._given: Vocabulary | None = None
+        self._parts: tuple[Tokens, Tokens] | None = None
         self._notes: list[str] = []
 
     def sources(self) -> Splits:
         """Training windows, the whole validation part, and where asked for the sampled estimate."""
-        train, val = self._read()
+        train, val = self._parts = self._read()
         block = self.model_options.block_size
         train_tokens, val_tokens = torch.from_numpy(train), torch.from_numpy(val)
         if not len(val):
@@ -81,6 +83,12 @@ class Gpt(Task):
         if self.data_options.sampling == "shifted":
             return ShiftedBlocks(len(source) + block, block, batch_size, seed)
         return RandomStarts(len(source), batch_size, seed, max(1, (len(source) + block - 1) // (block * batch_size)))
+
+    def baselines(self, splits: Splits) -> dict[str, dict[str, float]]:
+        """Each token by its frequency, and by its frequency after the one before it."""
+        if splits.val is None or self._parts is None or self.vocabulary is None:
+            return {}
+        return baselines.measured(*self._parts, self.vocabulary.size)
 
     def assets(self) -> dict[str, Any]:
         """The vocabulary."""
