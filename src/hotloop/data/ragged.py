@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hotloop.data.sampler import Bucketed, Sampler, Shuffle
 from hotloop.errors import HotloopError
 
 Lengths = np.ndarray[Any, np.dtype[np.int64]]
@@ -82,6 +83,11 @@ def bucket_widths(lengths: Lengths, count: int = 4, multiple: int = 8) -> tuple[
             found.append(int(sizes[j - 1]))
             j = picked[j]
     return tuple(reversed(found))
+
+
+def up_to(widths: Iterable[int], longest: int) -> tuple[int, ...]:
+    """Widths none of which is above `longest`, the last one for rows of just that length."""
+    return tuple(sorted({min(int(width), longest) for width in widths} | {longest}))
 
 
 class RaggedSource:
@@ -163,6 +169,12 @@ class RaggedSource:
 
     def to(self, device: torch.device) -> RaggedSource:
         raise AssertionError("token rows of different lengths stay on the host")
+
+
+def by_length(source: Any, batch_size: int, seed: int) -> Sampler:
+    """An order in which batches hold rows of about one length; of a source without lengths, any order."""
+    buckets = source_buckets(source)
+    return Shuffle(len(source), batch_size, seed) if buckets is None else Bucketed(buckets, batch_size, seed)
 
 
 def source_buckets(source: Any) -> Lengths | None:

@@ -35,6 +35,24 @@ class Record:
     line: int
 
 
+def present(name: str, key: str, *more: str) -> Path:
+    """The path of a file of rows that an option names.
+
+    Args:
+        name: as the person wrote it.
+        key: of the option.
+        more: suffixes that are read beside SUFFIXES.
+
+    Raises:
+        HotloopError: there is no such file.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        what = f"'{path}' is a folder" if path.is_dir() else f"there is no file '{path}'"
+        raise HotloopError(what, where=key, fix=f"give a file of one of {', '.join((*more, *SUFFIXES))}")
+    return path
+
+
 def require_whole(text: str, column: str, where: str) -> None:
     """Refuse a text with half of a character, which JSON can hold (\\ud83d) and neither a file nor a tokenizer can.
 

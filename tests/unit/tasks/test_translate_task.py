@@ -101,7 +101,6 @@ def test_a_run_memorises_says_so_and_is_rebuilt_from_its_folder(pairs: Path, tmp
     moved = Path(shutil.move(run.dir, tmp_path / "moved"))
     pairs.unlink()
     task, model = saved_model(RunFolder.open(moved), "last")
-    assert task.write(model, "[EN] two") in ("二", "")  # held out or not
     known = [row for row in concepts() if task.write(model, f"{row[0]} {row[1]}") == row[2]]
     assert len(known) >= 18
     [piece] = task.pieces(tsv(tmp_path / "in.tsv", concepts(), ("tag", "src", "other", "concept")), 100)

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hotloop.data.records import SUFFIXES, Record, read_lines, read_records, require_whole
+from hotloop.data.records import SUFFIXES, Record, present, read_lines, read_records, require_whole
 from hotloop.errors import HotloopError
 from hotloop.tasks.classify.options import ClassifyData, listed
 
@@ -121,21 +121,14 @@ def find_files(data: ClassifyData) -> dict[str, list[Path]]:
         HotloopError: a file that is not there, or a folder without a training file.
     """
     if data.train_path is None:
-        paths = [Path(name).expanduser() for name in listed(data.path)]
-        if len(paths) == 1 and paths[0].is_dir():
-            return _in_folder(paths[0])
-        return {"train": _present(paths, "data.path")}
+        names = listed(data.path)
+        if len(names) == 1 and (folder := Path(names[0]).expanduser()).is_dir():
+            return _in_folder(folder)
+        return {"train": [present(name, "data.path") for name in names]}
     given = {"train": data.train_path, "val": data.val_path, "test": data.test_path}
-    keys = {part: [Path(name).expanduser() for name in listed(names)] for part, names in given.items()}
-    return {part: _present(paths, f"data.{part}_path") for part, paths in keys.items() if paths}
-
-
-def _present(paths: list[Path], key: str) -> list[Path]:
-    for path in paths:
-        if not path.is_file():
-            what = f"'{path}' is a folder" if path.is_dir() else f"there is no file '{path}'"
-            raise HotloopError(what, where=key, fix=f"give a file of one of {', '.join(SUFFIXES)}")
-    return paths
+    return {
+        part: [present(name, f"data.{part}_path") for name in listed(names)] for part, names in given.items() if names
+    }
 
 
 def _in_folder(folder: Path) -> dict[str, list[Path]]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hotloop.data.ragged import Ragged, RaggedSource, source_buckets
-from hotloop.data.sampler import Bucketed, Sampler, Shuffle
+from hotloop.data.ragged import Ragged, RaggedSource, by_length
+from hotloop.data.sampler import Sampler
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Exportable, LossValues, Piece, Splits, Tally, Task
 from hotloop.tasks import classification
@@ -74,8 +74,7 @@ class Classify(Task):
 
     def sampler(self, source: Any, batch_size: int, seed: int) -> Sampler:
         """Batches of texts of about one length."""
-        buckets = source_buckets(source)
-        return Shuffle(len(source), batch_size, seed) if buckets is None else Bucketed(buckets, batch_size, seed)
+        return by_length(source, batch_size, seed)
 
     def _sheets(self) -> dict[str, list[Sheet]]:
         data = self.data_options

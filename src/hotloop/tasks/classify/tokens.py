@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hotloop.data.ragged import Ragged, bucket_widths
+from hotloop.data.ragged import Ragged, bucket_widths, up_to
 from hotloop.errors import HotloopError
 from hotloop.tasks.characters import PAD, Characters, unknown_line
 from hotloop.tasks.classify.encoder import Pieces
@@ -50,8 +50,7 @@ def from_json(saved: dict[str, Any]) -> Tokens:
 
 def widths_for(lengths: Any, longest: int, count: int) -> tuple[int, ...]:
     """The padded widths of a run: `count` at most that fit the training rows, and one for any text cut to `longest`."""
-    fitting = sorted({min(int(width), longest) for width in bucket_widths(lengths, count)})
-    return tuple(fitting) if fitting[-1] == longest else (*fitting, longest)
+    return up_to(bucket_widths(lengths, count), longest)
 
 
 def told(part: str, tokens: Tokens, texts: Sequence[str], rows: Ragged, longest: int) -> str:

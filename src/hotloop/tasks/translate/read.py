@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hotloop.data.records import SUFFIXES, Record, read_lines, read_records, require_whole
+from hotloop.data.records import Record, present, read_lines, read_records, require_whole
 from hotloop.errors import HotloopError
 from hotloop.tasks.translate.hlbd import is_hlbd, read_hlbd
 from hotloop.tasks.translate.options import TranslateData
@@ -87,17 +87,9 @@ def find_files(data: TranslateData) -> dict[str, Path]:
     """
     if data.train_path is None:
         assert data.path is not None
-        return {"train": _present(data.path, "data.path")}
+        return {"train": present(data.path, "data.path", ".txt")}
     given = {"train": data.train_path, "val": data.val_path, "test": data.test_path}
-    return {part: _present(name, f"data.{part}_path") for part, name in given.items() if name is not None}
-
-
-def _present(name: str, key: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        what = f"'{path}' is a folder" if path.is_dir() else f"there is no file '{path}'"
-        raise HotloopError(what, where=key, fix=f"give a file of one of .txt, {', '.join(SUFFIXES)}")
-    return path
+    return {part: present(name, f"data.{part}_path", ".txt") for part, name in given.items() if name is not None}
 
 
 def _records(path: Path, data: TranslateData) -> Iterator[Record]:

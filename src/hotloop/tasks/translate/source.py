@@ -6,13 +6,13 @@ that are measured carry reference (B, R) too: the target's own characters as cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hotloop.data.ragged import Ragged, RaggedSource, bucket_widths
+from hotloop.data.ragged import Ragged, RaggedSource, bucket_widths, up_to
 from hotloop.errors import HotloopError
 from hotloop.tasks.characters import BOS, EOS, PAD
 from hotloop.tasks.translate.pairs import Pairs
@@ -62,13 +62,9 @@ def widths_for(pairs: Pairs, tokens: Tokens, tagged: bool, longest: int) -> Widt
     src = Ragged.of(source_ids(pairs.src, pairs.tags if tagged else None, tokens)).lengths
     tgt = Ragged.of(target_ids(pairs.tgt, tokens)).lengths
     return {
-        "src": _up_to(bucket_widths(src, _SRC_WIDTHS), longest),
-        "tgt": _up_to([width + 1 for width in bucket_widths(tgt - 1, _TGT_WIDTHS)], longest),
+        "src": up_to(bucket_widths(src, _SRC_WIDTHS), longest),
+        "tgt": up_to([width + 1 for width in bucket_widths(tgt - 1, _TGT_WIDTHS)], longest),
     }
-
-
-def _up_to(widths: Iterable[int], longest: int) -> tuple[int, ...]:
-    return tuple(sorted({min(width, longest) for width in widths} | {longest}))
 
 
 def build(pairs: Pairs, tokens: Tokens, tagged: bool, widths: Mapping[str, Any], measured: bool) -> RaggedSource:

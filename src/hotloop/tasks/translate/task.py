@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hotloop.data.ragged import RaggedSource, source_buckets
-from hotloop.data.sampler import Bucketed, Sampler, Shuffle
+from hotloop.data.ragged import RaggedSource, by_length
+from hotloop.data.sampler import Sampler
 from hotloop.errors import HotloopError
 from hotloop.task import Batch, Exportable, Piece, Splits, Tally, Task
 from hotloop.tasks.characters import EOS, PAD, RESERVED, UNK
@@ -78,8 +78,7 @@ class Translate(Task):
 
     def sampler(self, source: Any, batch_size: int, seed: int) -> Sampler:
         """Batches of pairs of about one length."""
-        buckets = source_buckets(source)
-        return Shuffle(len(source), batch_size, seed) if buckets is None else Bucketed(buckets, batch_size, seed)
+        return by_length(source, batch_size, seed)
 
     @property
     def _tagged(self) -> bool:
