@@ -27,7 +27,7 @@ from hotloop.engine import callbacks as observers
 from hotloop.engine import measure, schedule
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
-from hotloop.engine.plan import Plan, apply_to_process
+from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import Facts, look, refuse_lone_rows, rehearse
 from hotloop.engine.reduce import Totals, micro_loss, total_weights
@@ -39,6 +39,7 @@ from hotloop.parts import Parts, first_micro_batch, prepare
 from hotloop.task import Batch, Splits, Task
 from hotloop.tasks.own import load_object
 
+NOTHING = Choice()
 _DROPOUT = 7  # purpose number of the random stream that training itself draws from
 
 
@@ -91,13 +92,16 @@ class Session:
         return measure.evaluate(self.task, self.state.model, source, self.plan)
 
 
-def build(loaded: Loaded, task: Task, *, plan: Plan | None = None, begun: bool = False) -> Session:
+def build(
+    loaded: Loaded, task: Task, *, plan: Plan | None = None, begun: bool = False, choice: Choice = NOTHING
+) -> Session:
     """Put a run together, up to the point where it could take its first step.
 
     Args:
         loaded: the resolved configuration, with the origin of each value.
         task: constructed with its options.
         plan: of the run to go on with; a new run works out its own.
+        choice: what was decided in place of the configuration; a run that goes on has it in its plan.
         begun: a checkpoint will bring the weights, so nothing is loaded from `model.init_from`.
 
     Raises:
@@ -115,11 +119,12 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None, begun: bool =
     if plan is None and parts.splits.val is None:
         _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
-    model, remarks = _model(task, config, device, begun)
+    recompute = plan.recompute if plan else Sections.of(config, choice).optimization.gradient_checkpointing
+    model, remarks = _model(task, config, device, begun, recompute)
     _check_schedule(loaded, parts.sampler.steps_per_epoch)
     is_new = plan is None
     if plan is None:
-        plan, told = _plan(config, task, model, parts, device)
+        plan, told = _plan(config, choice, task, model, parts, device)
         remarks += told
     plan = apply_to_process(plan)
     if plan.resident:
@@ -132,14 +137,16 @@ def build(loaded: Loaded, task: Task, *, plan: Plan | None = None, begun: bool =
     return Session(config, task, parts, plan, state, remarks)
 
 
-def _model(task: Task, config: Config, device: torch.device, begun: bool) -> tuple[nn.Module, list[str]]:
+def _model(
+    task: Task, config: Config, device: torch.device, begun: bool, recompute: bool | float | tuple[str, ...]
+) -> tuple[nn.Module, list[str]]:
     """The model as training begins with it, and remarks on where its weights come from."""
     model = fresh(task).to(device)
     model = model if model.training else model.train()  # layers that a person set to eval() stay there
     init_from = config.model.init_from
     remarks = [] if init_from is None or begun else start_from(model, init_from)
     remarks += [*_asleep(model), *freeze(model, config.model.freeze)]
-    _set_checkpointing(model, config.optimization.gradient_checkpointing)
+    _set_checkpointing(model, bool(recompute))
     return model, remarks
 
 
@@ -151,22 +158,28 @@ def _asleep(model: nn.Module) -> list[str]:
     return [f"{what}{more}); PART.train() where the model is built changes that"] if parts else []
 
 
-def _plan(config: Config, task: Task, model: nn.Module, parts: Parts, device: torch.device) -> tuple[Plan, list[str]]:
+def _plan(
+    config: Config, choice: Choice, task: Task, model: nn.Module, parts: Parts, device: torch.device
+) -> tuple[Plan, list[str]]:
     """The plan of a new run, after a look at the loss; and remarks for the user."""
-    sections = Sections(config.data, config.training, config.callbacks, config.doctor.on_nan)
+    size = choice.micro_batch or config.training.batch_size
 
     def probe(precisions: list[str]) -> Facts:
-        batch = first_micro_batch(parts, config.training.batch_size, device)
+        batch = first_micro_batch(parts, size, device)
         return look(task, model, batch, device, precisions)
 
-    plan, remarks = resolve(sections, device, model, parts.host.train, parts.sampler, probe)
+    sections = Sections.of(config, choice)
+    plan, remarks = resolve(sections, device, model, parts.host.train, parts.sampler, probe, choice.micro_batch)
     refuse_lone_rows(task, model, parts.host.train, parts.sampler, plan)
     return plan, remarks
 
 
 def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainState:
     """The model with its optimizers and schedule, and the loss as the step calls it."""
-    device, options = plan.torch_device, config.optimization
+    device, options = (
+        plan.torch_device,
+        config.optimization.model_copy(update={"optimizer": plan.optimizer or config.optimization.optimizer}),
+    )
     terms = task.term_weights()
 
     def share(micro: Batch, totals: Totals) -> Tensor:

@@ -189,6 +189,19 @@ def memory_total(device: torch.device) -> int:
     return int(psutil.virtual_memory().total)
 
 
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def budget_bytes(budget: str | float | None, device: torch.device) -> int:
+    """A memory budget in bytes: text such as 4GB (of 2**30), or a share of what the device has; 0 for none."""
+    if budget is None:
+        return 0
+    if isinstance(budget, str):
+        number = budget.strip().upper().rstrip("IB")
+        return int(float(number[:-1]) * _UNITS[number[-1]])
+    return int(budget * memory_total(device))
+
+
 def memory_free(device: torch.device) -> int:
     """Bytes still to be had on the device."""
     if device.type == "cuda":

@@ -27,7 +27,7 @@ from hotloop.engine import checkpoint, loop
 from hotloop.engine.callbacks import Judge
 from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
-from hotloop.engine.plan import Plan
+from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.parts import autopsy
 from hotloop.runs.recorder import Recorder, Tracker
@@ -57,6 +57,7 @@ def train(
     reporter: Reporter | None = None,
     callbacks: Sequence[Any] = (),
     started: float | None = None,
+    choice: Choice = assemble.NOTHING,
 ) -> Run:
     """Train in a new run folder.
 
@@ -66,6 +67,7 @@ def train(
         reporter: what the person sees; nothing if absent.
         callbacks: observers of the caller.
         started: when the process began, seconds since the epoch, so that start-up is counted whole.
+        choice: what a search decided in place of the configuration.
 
     Raises:
         CheckStopped: a non-finite value stopped the run; folder and good weights are kept.
@@ -74,7 +76,7 @@ def train(
     """
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
-    session = assemble.build(loaded, task)
+    session = assemble.build(loaded, task, choice=choice)
     plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
     config = session.config = rooted(loaded.config)
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
@@ -86,7 +88,7 @@ def train(
     _describe_data(session, folder)
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
-    notes = [*task.notes(), *loaded.notes]
+    notes = [*task.notes(), *loaded.notes, *choice.told]
     return _conduct(session, folder, reporter or Silent(), notes, callbacks, started, Judged())
 
 

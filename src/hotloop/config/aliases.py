@@ -27,7 +27,6 @@ PRECISION = "training.precision"
 SWITCHES = {"training.fp16": "fp16", "training.bf16": "bf16", "training.amp": "auto"}
 ALWAYS = {
     "optimization.memory_efficient_attention": "memory-efficient (scaled-dot-product) attention is always used",
-    "training.auto_batch_size": "the batch size is the one that is stated; none is searched for",
 }
 
 

@@ -36,11 +36,10 @@ PLANNED = {
     "data": "train_path val_path test_path split folds min_length max_length balance_sampler use_sample_weights "
     "weights_clip weights_normalize on_conflict",
     "training": "capture parallel tune",
-    "memory": "budget recover on_batchnorm offload",
     "doctor": "preflight health_every",
 }
 PLANNED_VALUES = {
-    "optimization.optimizer": ("adamw8bit", "adam8bit", "paged_adamw8bit"),
+    "optimization.optimizer": ("adam8bit", "paged_adamw8bit"),
     "experiment.trackers": ("mlflow", "wandb"),
     "doctor.on_nan": ("rollback",),
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from hotloop.config.limits import MemorySection as MemorySection
 from hotloop.config.section import Section as Section
 from hotloop.config.section import knob as knob
 
@@ -103,6 +104,10 @@ class TrainingSection(Section):
     gradient_accumulation_steps: int = knob(
         1, "Micro-batches per optimizer step; the effective batch is batch_size times this.", unit="micro-batches", ge=1
     )
+    auto_batch_size: bool = knob(
+        False,
+        "Measure before the run which micro-batch is the fastest one; the effective batch stays as it is stated.",
+    )
     eval_batch_size: Positive | Auto = knob("auto", "Samples per forward pass in validation.", unit="samples")
     device: str = knob(
         "auto",
@@ -129,8 +134,9 @@ class TrainingSection(Section):
 class OptimizationSection(Section):
     """The optimizer and the course of its learning rate."""
 
-    optimizer: Literal["adamw", "adam", "sgd", "muon"] = knob(
-        "adamw", "Update rule; muon takes the matrices and leaves the rest to AdamW."
+    optimizer: Literal["adamw", "adam", "sgd", "muon", "adamw8bit"] = knob(
+        "adamw",
+        "Update rule; muon takes the matrices and leaves the rest to AdamW, adamw8bit keeps its moments in 8 bits.",
     )
     learning_rate: float = knob(1e-3, "Peak learning rate (with muon: of the AdamW part).", gt=0)
     muon_learning_rate: float = knob(0.02, "Peak learning rate of the matrices under muon.", gt=0)
@@ -173,7 +179,11 @@ class OptimizationSection(Section):
     layerwise_decay: Annotated[float, Field(gt=0, le=1)] | None = knob(
         None, "Each layer below the top learns at this share of the rate of the one above it; null is one rate."
     )
-    gradient_checkpointing: bool = knob(False, "Recompute activations in the backward pass: less memory, more time.")
+    gradient_checkpointing: bool | Annotated[float, Field(gt=0, lt=1)] | tuple[str, ...] = knob(
+        False,
+        "Recompute activations in the backward pass, for less memory and more time: in every block, in this share of "
+        "the blocks, or in the named parts of the model, as [layers.*].",
+    )
 
 
 class CallbacksSection(Section):
@@ -220,10 +230,6 @@ class ExperimentSection(Section):
         if name is not None and not _FOLDER.fullmatch(name):
             raise ValueError("becomes the name of a folder: no slashes, not empty, no dot at either end")
         return name
-
-
-class MemorySection(Section):
-    """Limits on memory; this version has no knob here yet."""
 
 
 class DoctorSection(Section):

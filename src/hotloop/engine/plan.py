@@ -16,6 +16,24 @@ from hotloop import device as machine
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a measurement or a rule decided in place of the configuration; None leaves it to the configuration.
+
+    Args:
+        micro_batch: rows; the effective batch stays what the configuration says.
+        precision, recompute, optimizer, offload: as in `Plan`.
+        told: lines for the person who trains, on what was decided and why.
+    """
+
+    micro_batch: int | None = None
+    precision: str | None = None
+    recompute: bool | float | None = None
+    optimizer: str | None = None
+    offload: bool | None = None
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a run executes. Two runs with one plan, one configuration and one machine are equal to the bit."""
 
@@ -40,6 +58,12 @@ class Plan:
     log_every: int
     checkpoint_every: int
     on_nan: str
+    recompute: bool | float | tuple[str, ...] = False  # which activations the backward pass works out again
+    optimizer: str = ""  # empty in plans of before: what the configuration says
+    offload: bool = False  # the optimizer's state lives on the host
+    memory_limit: int = 0  # bytes the run may take, 0 where there is no limit but the machine's
+    recover: bool = True  # an out-of-memory step is taken back and repeated in smaller pieces
+    on_batchnorm: str = "ask"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,7 +71,10 @@ class Plan:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
+        found = {name: value for name, value in stored.items() if name in known}
+        if isinstance(found.get("recompute"), list):
+            found["recompute"] = tuple(found["recompute"])
+        return cls(**found)
 
     @property
     def torch_device(self) -> torch.device:

@@ -13,11 +13,18 @@ import torch
 from torch import nn
 
 from hotloop import device as machine
-from hotloop.config.schema import CallbacksSection, DataSection, TrainingSection
+from hotloop.config.schema import (
+    CallbacksSection,
+    Config,
+    DataSection,
+    MemorySection,
+    OptimizationSection,
+    TrainingSection,
+)
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
-from hotloop.engine.plan import Plan
+from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.precision import resolve as resolve_precision
 from hotloop.engine.probe import Facts, couples_the_batch
 from hotloop.engine.reduce import scalar_refused
@@ -36,8 +43,26 @@ class Sections:
 
     data: DataSection
     training: TrainingSection
+    optimization: OptimizationSection
     callbacks: CallbacksSection
+    memory: MemorySection
     on_nan: str
+
+    @classmethod
+    def of(cls, config: Config, choice: Choice) -> Sections:
+        """These parts of `config`, with what was chosen in its place; the micro-batch is not among them."""
+        precision = {} if choice.precision is None else {"precision": choice.precision}
+        optimizer = {} if choice.optimizer is None else {"optimizer": choice.optimizer}
+        recompute = {} if choice.recompute is None else {"gradient_checkpointing": choice.recompute}
+        offload = {} if choice.offload is None else {"offload": "on" if choice.offload else "off"}
+        return cls(
+            config.data,
+            config.training.model_copy(update=precision),
+            config.optimization.model_copy(update={**optimizer, **recompute}),
+            config.callbacks,
+            config.memory.model_copy(update=offload),
+            config.doctor.on_nan,
+        )
 
 
 def resolve(
@@ -47,17 +72,21 @@ def resolve(
     train: Source,
     sampler: Sampler,
     probe: Callable[[list[str]], Facts],
+    micro_batch: int | None = None,
 ) -> tuple[Plan, list[str]]:
     """Work out the plan of a run, and remarks for the user.
 
     `probe` runs the loss once, and times it in the precisions given to it; threads are taken as already set.
+    `micro_batch` was chosen in place of `training.batch_size`; the effective batch is the sampler's in any case.
 
     Raises:
         HotloopError: something asked for by name cannot be had here.
     """
     training, per_epoch = sections.training, sampler.steps_per_epoch
-    total = total_steps(training, per_epoch)
-    precision, mode, facts, remarks = _arithmetic(training, device, total, probe)
+    total, memory = total_steps(training, per_epoch), sections.memory
+    size = min(micro_batch or training.batch_size, sampler.batch_size)
+    pieces = -(-sampler.batch_size // size)
+    precision, mode, facts, remarks = _arithmetic(training, device, pieces, total, probe)
     plan = Plan(
         device=str(device),
         precision=precision,
@@ -65,10 +94,10 @@ def resolve(
         deterministic=training.deterministic,
         threads=torch.get_num_threads(),
         compile=mode,
-        micro_batch=training.batch_size,
-        accumulation=training.gradient_accumulation_steps,
+        micro_batch=size,
+        accumulation=pieces,
         effective_batch=sampler.batch_size,
-        eval_batch=_eval_batch(training),
+        eval_batch=_eval_batch(training, size),
         pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),
         steps_per_epoch=per_epoch,
         total_steps=total,
@@ -76,13 +105,19 @@ def resolve(
         log_every=training.log_every,
         checkpoint_every=_every(sections.callbacks.checkpoint_every, per_epoch),
         on_nan=sections.on_nan,
+        recompute=sections.optimization.gradient_checkpointing,
+        optimizer=sections.optimization.optimizer,
+        offload=memory.offload == "on",
+        memory_limit=machine.budget_bytes(memory.budget, device),
+        recover=memory.recover == "on",
+        on_batchnorm=memory.on_batchnorm,
         **_feeding(sections.data, device, train),
     )
     return plan, remarks + _unpinned(sections.data, device)
 
 
 def _arithmetic(
-    training: TrainingSection, device: torch.device, total: int, probe: Callable[[list[str]], Facts]
+    training: TrainingSection, device: torch.device, pieces: int, total: int, probe: Callable[[list[str]], Facts]
 ) -> tuple[str, str, Facts, list[str]]:
     """Precision, compile mode, what the probe saw, and remarks; timed where `auto` asks for a measurement."""
     precision, remark = resolve_precision(training.precision, device)
@@ -91,10 +126,10 @@ def _arithmetic(
     facts = probe(candidates if len(candidates) > 1 or training.compile == "auto" else [])
     if undecided:
         precision, remark = _fastest(facts)
-    if facts.scalar and training.gradient_accumulation_steps > 1:
+    if facts.scalar and pieces > 1:
         raise scalar_refused("gradient accumulation")
-    seconds = facts.seconds.get(precision, 0.0) * training.gradient_accumulation_steps * total
-    mode, why = _compile(training, device, min(seconds, training.max_time or math.inf))
+    seconds = facts.seconds.get(precision, 0.0) * pieces * total
+    mode, why = _compile(training, device, pieces, min(seconds, training.max_time or math.inf))
     return precision, mode, facts, [line for line in (remark, why) if line]
 
 
@@ -122,10 +157,10 @@ def _fastest(facts: Facts) -> tuple[str, str]:
     return choice, f"precision {choice}: {took} (measured)"
 
 
-def _compile(training: TrainingSection, device: torch.device, predicted_seconds: float) -> tuple[str, str]:
+def _compile(training: TrainingSection, device: torch.device, pieces: int, predicted_seconds: float) -> tuple[str, str]:
     if training.compile == "off":
         return "off", ""
-    if training.compile in ("reduce-overhead", "max-autotune") and training.gradient_accumulation_steps > 1:
+    if training.compile in ("reduce-overhead", "max-autotune") and pieces > 1:
         raise HotloopError(
             f"compile={training.compile} replays captured graphs, whose gradients the next micro-batch would overwrite",
             where="training.compile",
@@ -146,9 +181,9 @@ def _compile(training: TrainingSection, device: torch.device, predicted_seconds:
     return "default", f"compiling: about {predicted_seconds:.0f} s of training earn it back"
 
 
-def _eval_batch(training: TrainingSection) -> int:
+def _eval_batch(training: TrainingSection, micro_batch: int) -> int:
     """Without gradients a batch takes a fraction of the memory: four micro-batches fit where one trains."""
-    return 4 * training.batch_size if training.eval_batch_size == "auto" else training.eval_batch_size
+    return 4 * micro_batch if training.eval_batch_size == "auto" else training.eval_batch_size
 
 
 def _every(wanted: int | str, steps_per_epoch: int) -> int:

@@ -1,0 +1,85 @@
+"""Memory of the device and of this process: what is used, the peak, and whether an error says that there was too little.
+
+Bytes throughout. On a GPU the figures are the allocator's; on a CPU they are the process's resident memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from pathlib import Path
+
+import psutil
+import torch
+
+from hotloop import device as machine
+
+# What the allocators and libraries say; none of these words is in another message of theirs.
+_TEXTS = (
+    "out of memory",  # CUDA, HIP, MPS, the CUDA driver, XPU
+    "can't allocate memory",  # DefaultCPUAllocator
+    "not enough memory",  # DefaultCPUAllocator on Windows
+    "cannot allocate memory",  # the system's own words for ENOMEM
+    "ALLOC_FAILED",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSOLVER_STATUS_, CUFFT_
+    "std::bad_alloc",
+    "bad allocation",
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",  # the CUDA allocator, while it words its own error
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that there was not enough memory."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in _TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def release(device: torch.device) -> None:
+    """Give back what nobody uses any more: Python's cycles, and the allocator's cached blocks."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def used(device: torch.device) -> int:
+    """Bytes in use now: allocated on a GPU, resident on a CPU."""
+    return machine.memory_used(device)
+
+
+def peak(device: torch.device) -> int:
+    """Bytes at the highest point since `reset_peak`, or since the process began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    found = _status("VmHWM:")
+    return machine.peak_memory(device) if found is None else found
+
+
+def reset_peak(device: torch.device) -> bool:
+    """Let `peak` begin anew from what is in use now; False where the system cannot do that."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: 5 sets the peak of resident memory back
+        return True
+    return False
+
+
+def _status(name: str) -> int | None:
+    """A figure of /proc/self/status in bytes; None where there is no such file."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def resident() -> int:
+    """Resident bytes of this process."""
+    return int(psutil.Process().memory_info().rss)
