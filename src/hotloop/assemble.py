@@ -29,7 +29,7 @@ from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
-from hotloop.engine.probe import Facts, look, refuse_lone_rows, rehearse
+from hotloop.engine.probe import Facts, look_at_what_fits, refuse_lone_rows, rehearse
 from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
@@ -52,6 +52,7 @@ class Session:
     parts: Parts
     plan: Plan
     state: TrainState
+    room: measure.Room
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -89,7 +90,7 @@ class Session:
         return found
 
     def _measure(self, source: Source) -> dict[str, float]:
-        return measure.evaluate(self.task, self.state.model, source, self.plan)
+        return measure.evaluate(self.task, self.state.model, source, self.plan, self.room)
 
 
 def build(
@@ -134,7 +135,7 @@ def build(
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
     remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler), *plan.inexact()]
-    return Session(config, task, parts, plan, state, remarks)
+    return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
 
 
 def _model(
@@ -165,8 +166,7 @@ def _plan(
     size = choice.micro_batch or config.training.batch_size
 
     def probe(precisions: list[str]) -> Facts:
-        batch = first_micro_batch(parts, size, device)
-        return look(task, model, batch, device, precisions)
+        return look_at_what_fits(task, model, partial(first_micro_batch, parts), size, device, precisions)
 
     sections = Sections.of(config, choice)
     plan, remarks = resolve(sections, device, model, parts.host.train, parts.sampler, probe, choice.micro_batch)

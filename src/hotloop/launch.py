@@ -7,8 +7,8 @@ task's assets. A run that dies at any moment is resumed from its newest whole ch
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.schedule import OPEN_ENDED
+from hotloop.errors import NoMemory
 from hotloop.parts import autopsy
 from hotloop.runs.recorder import Recorder, Tracker
 from hotloop.runs.reporter import Reporter, Silent
@@ -46,6 +47,7 @@ from hotloop.saved import (
     rooted,
     saved_config,
 )
+from hotloop.shortage import explained
 from hotloop.task import Task
 from hotloop.track.tensorboard import TensorBoard
 
@@ -184,6 +186,8 @@ def _conduct(
         hooks.tell("on_end", outcome.reason)
     else:
         outcome = loop.fit(state, session.feed(), hooks, evaluate, save, outcome)
+    if outcome.no_memory is not None:
+        outcome.no_memory = _end_short(session, folder, save, outcome, outcome.no_memory)
     if outcome.status == "failed":
         met = state.read(reset=False).held_at or state.step  # the step whose values were not finite
         outcome.reason += "".join(f"; {line}" for line in autopsy(session.parts, met))
@@ -191,6 +195,17 @@ def _conduct(
         save(outcome)  # the weights of the step before the fault
     outcome.seconds = _together(judged.spent, outcome)
     return finish(session, folder, reporter, outcome, judge, startup, started)
+
+
+def _end_short(
+    session: Session, folder: RunFolder, save: Callable[[Outcome], None], outcome: Outcome, short: NoMemory
+) -> NoMemory:
+    """Keep what is whole of a run that ended for want of memory, and word its end."""
+    step = session.state.step
+    if short.intact and not (folder.checkpoints / f"step_{step}.pt").exists():
+        save(outcome)
+    steps = [checkpoint.step_of(path) for path in folder.checkpoints.glob("step_*.pt")]
+    return explained(session, short, folder.dir, max(steps, default=-1))
 
 
 def _recorder(session: Session, folder: RunFolder, reporter: Reporter, trackers: Sequence[Tracker]) -> Recorder:
@@ -242,7 +257,8 @@ def _save(
 
 def _as_kept(outcome: Outcome) -> dict[str, Any]:
     """The outcome as a run that goes on from here should begin with; an interruption does not go on."""
-    found = {name: value for name, value in asdict(outcome).items() if name != "seconds"}
+    found = asdict(replace(outcome, no_memory=None))
+    del found["seconds"], found["no_memory"]
     return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
 
 

@@ -116,9 +116,13 @@ def _scalar_share(task: Task, value: Tensor, weight: Tensor | None, micro: Batch
     return value
 
 
-def scalar_refused(situation: str) -> HotloopError:
+class Indivisible(HotloopError):
+    """A loss that came as a mean, where a batch is split."""
+
+
+def scalar_refused(situation: str) -> Indivisible:
     """Why a mean cannot be averaged again by rows."""
-    return HotloopError(
+    return Indivisible(
         f"the loss is a single number, which cannot be weighed right for {situation}",
         where="the task's loss",
         fix="return unreduced values (reduction='none'), or say with loss_weight(batch) what the mean was taken over",

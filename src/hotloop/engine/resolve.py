@@ -83,7 +83,7 @@ def resolve(
         HotloopError: something asked for by name cannot be had here.
     """
     training, per_epoch = sections.training, sampler.steps_per_epoch
-    total, memory = total_steps(training, per_epoch), sections.memory
+    total = total_steps(training, per_epoch)
     size = min(micro_batch or training.batch_size, sampler.batch_size)
     pieces = -(-sampler.batch_size // size)
     precision, mode, facts, remarks = _arithmetic(training, device, pieces, total, probe)
@@ -101,19 +101,33 @@ def resolve(
         pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),
         steps_per_epoch=per_epoch,
         total_steps=total,
-        eval_every=_every(training.eval_every, per_epoch),
-        log_every=training.log_every,
-        checkpoint_every=_every(sections.callbacks.checkpoint_every, per_epoch),
         on_nan=sections.on_nan,
-        recompute=sections.optimization.gradient_checkpointing,
-        optimizer=sections.optimization.optimizer,
-        offload=memory.offload == "on",
-        memory_limit=machine.budget_bytes(memory.budget, device),
-        recover=memory.recover == "on",
-        on_batchnorm=memory.on_batchnorm,
+        **_cadence(training, sections.callbacks, per_epoch),
+        **_room(sections.optimization, sections.memory, device),
         **_feeding(sections.data, device, train),
     )
     return plan, remarks + _unpinned(sections.data, device)
+
+
+def _cadence(training: TrainingSection, callbacks: CallbacksSection, per_epoch: int) -> dict[str, Any]:
+    """Steps between two validations, records and checkpoints."""
+    return {
+        "eval_every": _every(training.eval_every, per_epoch),
+        "log_every": training.log_every,
+        "checkpoint_every": _every(callbacks.checkpoint_every, per_epoch),
+    }
+
+
+def _room(optimization: OptimizationSection, memory: MemorySection, device: torch.device) -> dict[str, Any]:
+    """What decides over the memory that a run takes, and what it does when there is too little."""
+    return {
+        "recompute": optimization.gradient_checkpointing,
+        "optimizer": optimization.optimizer,
+        "offload": memory.offload == "on",
+        "memory_limit": machine.budget_bytes(memory.budget, device),
+        "recover": memory.recover == "on",
+        "on_batchnorm": memory.on_batchnorm,
+    }
 
 
 def _arithmetic(
