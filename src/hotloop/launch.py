@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hotloop import assemble, saved
+from hotloop import assemble, memory, saved
 from hotloop import device as machine
 from hotloop.assemble import Session
 from hotloop.conclude import baselines, baselines_of, finish
@@ -47,7 +47,7 @@ from hotloop.saved import (
     rooted,
     saved_config,
 )
-from hotloop.shortage import explained
+from hotloop.shortage import before_training, explained
 from hotloop.task import Task
 from hotloop.track.tensorboard import TensorBoard
 
@@ -78,7 +78,7 @@ def train(
     """
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
-    session = assemble.build(loaded, task, choice=choice)
+    session = _built(loaded, task, choice)
     plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
     config = session.config = rooted(loaded.config)
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
@@ -92,6 +92,16 @@ def train(
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes, *choice.told]
     return _conduct(session, folder, reporter or Silent(), notes, callbacks, started, Judged())
+
+
+def _built(loaded: Loaded, task: Task, choice: Choice) -> Session:
+    try:
+        return assemble.build(loaded, task, choice=choice)
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        short = before_training(loaded.config, choice, error)
+    raise short
 
 
 @dataclass
@@ -172,6 +182,7 @@ def _conduct(
     purge = state.step + 1 if judged.resumed else None
     trackers = [TensorBoard(folder.dir / "tensorboard", purge)] if "tensorboard" in config.experiment.trackers else []
     hooks, judge = assemble.observe(session, [_recorder(session, folder, reporter, trackers), *callbacks])
+    state.ask = reporter.confirm
     remarks = hooks.load_state_dict(judged.states)
     if judged.resumed:
         _keeper(session, folder, judge).restore(state.step, judged.scores)

@@ -15,6 +15,7 @@ class Pieces:
 
     Args:
         asked: micro-batch of the plan.
+        lone_row: whether a piece may be a single row.
 
     Attributes:
         rows: the micro-batch now.
@@ -23,15 +24,16 @@ class Pieces:
         spared: the size whose step was already repeated as it was; the next failure at it splits.
     """
 
-    def __init__(self, asked: int) -> None:
+    def __init__(self, asked: int, lone_row: bool = True) -> None:
         self.asked = self.rows = asked
+        self.lone_row = lone_row
         self.retries = self.begun = self.spared = 0
         self._quiet, self._wait = 0, _WAIT
         self._grown_from = 0  # the size before a growth that has not proved itself yet
 
     def shrink(self, rows: int) -> None:
-        """Take half of a micro-batch that had `rows` rows."""
-        self.rows, self._quiet, self._grown_from = -(-rows // 2), 0, 0
+        """Go on in micro-batches of `rows` rows."""
+        self.rows, self._quiet, self._grown_from = rows, 0, 0
 
     @property
     def wants_to_grow(self) -> bool:

@@ -24,7 +24,7 @@ from hotloop.engine.blame import telling_whose
 from hotloop.engine.measure import means, measuring
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
-from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows_of, total_weights
+from hotloop.engine.reduce import couples_the_batch, micro_batches, micro_loss, plain_tallies, rows_of, total_weights
 from hotloop.errors import HotloopError, NoMemory, first_line
 from hotloop.task import Batch, LossValues, Task
 
@@ -85,9 +85,10 @@ def look_at_what_fits(
             said = first_line(error)
         model.zero_grad(set_to_none=True)
         memory.release(device)
-        if rows == 1:
-            raise NoMemory(f"out of memory on a single row, before the first step ({said})", intact=True)
-        rows = -(-rows // 2)
+        fewest = 2 if couples_the_batch(model) else 1
+        if rows <= fewest:
+            raise NoMemory(f"out of memory on {rows} row(s), before the first step ({said})", intact=True)
+        rows = max(fewest, -(-rows // 2))
 
 
 def look(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> Facts:
@@ -205,15 +206,6 @@ def _pass(task: Task, model: nn.Module, batch: Batch, device: torch.device, prec
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def couples_the_batch(model: nn.Module) -> bool:
-    """Whether a row's output depends on the other rows in training, so that padding or splitting would change it.
-
-    BatchNorm does; another layer declares it with an attribute `couples_the_batch = True`.
-    """
-    known = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(part, known) or getattr(part, "couples_the_batch", False) is True for part in model.modules())
 
 
 def lone_row_steps(sampler: Sampler, plan: Plan) -> list[int]:

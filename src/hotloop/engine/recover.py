@@ -14,8 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hotloop import memory
-from hotloop.engine.probe import couples_the_batch
-from hotloop.engine.reduce import Indivisible, rows_of
+from hotloop.engine.reduce import Indivisible, couples_the_batch, rows_of
 from hotloop.engine.state import TrainState
 from hotloop.engine.step import train_step
 from hotloop.errors import NoMemory, first_line
@@ -93,17 +92,29 @@ def _decide(state: TrainState, rows: int, first_failure: bool, said: str) -> Non
         pieces.spared = now
         state.tell(f"OOM at step {step}: unused memory given back, repeated in micro-batches of {now} rows", "warning")
         return
-    if now == 1:
-        raise _end(state, f"out of memory at step {step} on a single row ({said})", 1)
+    coupled = couples_the_batch(state.model)
+    smaller = half(now, coupled)
+    if not smaller:
+        fewest = "two rows, the fewest that BatchNorm can train on" if coupled and now > 1 else "a single row"
+        raise _end(state, f"out of memory at step {step} on {fewest} ({said})", now)
     if state.plan.compile in _CAPTURING:
         why = f"and compile={state.plan.compile} cannot train in several micro-batches: use training.compile=default"
         raise _end(state, f"out of memory at step {step} ({said}), {why}", now)
     consequence = _consequence(state.model)
-    if couples_the_batch(state.model) and not _may_split(state, step, now):
+    if coupled and not _may_split(state, step, now):
         why = f"and a smaller micro-batch is refused (memory.on_batchnorm={state.plan.on_batchnorm})"
         raise _end(state, f"out of memory at step {step} ({said}), {why}: {consequence}", now)
-    pieces.shrink(now)
+    pieces.shrink(smaller)
     state.tell(_changed(state, "", now, pieces.rows, rows) + (f"; {consequence}" if consequence else ""), "warning")
+
+
+def half(now: int, coupled: bool) -> int:
+    """Rows of the next smaller micro-batch: half of `now`, rounded up; 0 where there is none.
+
+    A layer that couples the rows cannot train on one alone, so there two are the fewest.
+    """
+    fewest = 2 if coupled else 1
+    return max(fewest, -(-now // 2)) if now > fewest else 0
 
 
 def _changed(state: TrainState, why: str, before: int, after: int, rows: int | None = None) -> str:
@@ -123,8 +134,8 @@ def _may_split(state: TrainState, step: int, rows: int) -> bool:
     if wanted != "ask":
         return wanted == "allow"
     return state.ask(
-        f"Out of memory at step {step}. A micro-batch of {-(-rows // 2)} rows instead of {rows} would fit better, but "
-        f"{_consequence(state.model)}. Go on with it?"
+        f"Out of memory at step {step}. Micro-batches of {half(rows, True)} rows instead of {rows} take less, but "
+        f"{_consequence(state.model)}. Go on with them?"
     )
 
 

@@ -26,8 +26,8 @@ from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.precision import resolve as resolve_precision
-from hotloop.engine.probe import Facts, couples_the_batch
-from hotloop.engine.reduce import scalar_refused
+from hotloop.engine.probe import Facts
+from hotloop.engine.reduce import couples_the_batch, scalar_refused
 from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import HotloopError
 

@@ -23,7 +23,7 @@ from hotloop.engine.optim import bare_step
 from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
-from hotloop.engine.reduce import Totals
+from hotloop.engine.reduce import Totals, couples_the_batch
 from hotloop.task import Batch
 
 MicroLoss = Callable[[Batch, Totals], Tensor]
@@ -80,7 +80,7 @@ class TrainState:
         self.average = None if ema is None else Average(model, ema)
         self._buffer_places = _changing_buffers(model)
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
-        self.pieces, self.updating = Pieces(plan.micro_batch), False
+        self.pieces, self.updating = Pieces(plan.micro_batch, not couples_the_batch(model)), False
         self.draws = Draws(device)
         self.tell: Callable[[str, str], None] = _warn
         self.ask: Callable[[str], bool] = lambda question: True

@@ -31,7 +31,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     state.pieces.begun, state.updating = 0, False
     totals = state.totals(batch)
     loss: Tensor | None = None
-    for micro in micro_batches(batch, state.pieces.rows):
+    for micro in micro_batches(batch, state.pieces.rows, state.pieces.lone_row):
         state.pieces.begun += 1
         part = state.micro_loss(micro, totals)
         (part if state.scaler is None else part * state.scaler.scale).backward()  # type: ignore[no-untyped-call]
