@@ -30,7 +30,7 @@ from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import Facts, look_at_what_fits, refuse_lone_rows, rehearse
-from hotloop.engine.reduce import Totals, micro_loss, total_weights
+from hotloop.engine.reduce import Totals, couples_the_batch, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
@@ -134,7 +134,7 @@ def build(
         _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
-    remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler), *plan.inexact()]
+    remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler, model), *plan.inexact()]
     return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
 
 
@@ -253,15 +253,29 @@ def _require_no_reader(loaded: Loaded) -> None:
         raise ConfigError(problems)
 
 
-def _remarks(config: Config, plan: Plan, sampler: Sampler) -> list[str]:
+def _remarks(config: Config, plan: Plan, sampler: Sampler, model: nn.Module) -> list[str]:
     """What a person should know of the schedule and of the batches."""
     lines = schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
     if config.training.max_time is not None and plan.total_steps < schedule.OPEN_ENDED:
         lines.append(f"ends after {plan.total_steps:,} steps or {config.training.max_time:g} s, whichever comes first")
+    lines += _coupled(plan, model)
     rows, wanted = len(sampler.indices(0, 0)), sampler.batch_size
     if rows >= wanted:
         return lines
     return [*lines, f"an effective batch of {wanted:,} is more than the data holds: each step sees all {rows:,} rows"]
+
+
+def _coupled(plan: Plan, model: nn.Module) -> list[str]:
+    """A line where layers that mix rows see pieces of the effective batch; an error where that is refused."""
+    if plan.accumulation == 1 or not couples_the_batch(model):
+        return []
+    what = (
+        f"BatchNorm (or another layer that mixes rows) sees micro-batches of {plan.micro_batch} rows, not the "
+        f"effective batch of {plan.effective_batch}: the result is not that of one batch"
+    )
+    if plan.on_batchnorm == "refuse":
+        raise HotloopError(what, where="memory.on_batchnorm", fix="use gradient_accumulation_steps=1, or allow it")
+    return [what]
 
 
 def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:
