@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
+from hotloop import memory
 from hotloop.config import direction, guards
 from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
@@ -25,6 +26,7 @@ from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import measure, schedule
+from hotloop.engine.footprint import Forecast
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
@@ -54,6 +56,7 @@ class Session:
     state: TrainState
     room: measure.Room
     remarks: list[str] = field(default_factory=list)
+    forecast: Forecast | None = None
 
     @property
     def splits(self) -> Splits:
@@ -90,7 +93,8 @@ class Session:
         return found
 
     def _measure(self, source: Source) -> dict[str, float]:
-        return measure.evaluate(self.task, self.state.model, source, self.plan, self.room)
+        with self.state.guard:
+            return measure.evaluate(self.task, self.state.model, source, self.plan, self.room)
 
 
 def build(
@@ -111,6 +115,7 @@ def build(
     config = loaded.config
     require_single_process()
     device = _device(config, plan)
+    before = memory.own(device)  # what the budget leaves out: the process as it is without data and model
     machine.set_deterministic(config.training.deterministic)
     machine.set_threads(plan.threads if plan else config.training.threads)
     machine.seed_everything(config.experiment.seed)
@@ -134,6 +139,7 @@ def build(
         _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
+    state.guard.baseline = before
     remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler, model), *plan.inexact()]
     return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
 
