@@ -93,6 +93,7 @@ class Session:
         return found
 
     def _measure(self, source: Source) -> dict[str, float]:
+        self.state.guard.make_room()
         with self.state.guard:
             return measure.evaluate(self.task, self.state.model, source, self.plan, self.room)
 

@@ -237,6 +237,11 @@ class Guard:
         if self._on_cpu:
             self._note()
 
+    def make_room(self) -> None:
+        """Before an evaluation, whose larger blocks would not fit into what malloc keeps of a step's."""
+        if self._device.type != "cuda" and self.growth() > 2**27:
+            trim()
+
     def check(self) -> None:
         """After a backward pass.
 

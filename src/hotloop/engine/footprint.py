@@ -98,8 +98,10 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
         beside = max(0, state.guard.growth() - weights - copies - made_bytes(state.optimizers))
         data = min(data, beside)  # a mapped file takes nothing
         other += beside - data
-    data += plan.effective_batch * row
-    kept, activations = optimizer_bytes(state.optimizers) + copies, max(highest - gradients - plan.micro_batch * row, 0)
+    rows = len(splits.train)
+    data += min(plan.effective_batch, rows) * row
+    activations = max(highest - gradients - min(plan.micro_batch, rows) * row, 0)
+    kept = optimizer_bytes(state.optimizers) + copies
     return Forecast(weights, gradients, kept, activations, data, other)
 
 
@@ -121,11 +123,14 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
         with measuring(state.model, plan.torch_device), autocast(plan.torch_device, plan.precision):
             plain_tallies(task, state.model, _rows(splits.val, plan, count), count)
 
-    needed, slack = _highest(training, plan.micro_batch, state)
-    if splits.val is None:
-        return held + needed, slack
-    in_evaluation = _highest(evaluating, min(plan.eval_batch, len(splits.val)), state)
-    return max((held + needed, slack), in_evaluation, key=sum)
+    runs = [(training, min(plan.micro_batch, len(splits.train)))]
+    runs += [] if splits.val is None else [(evaluating, min(plan.eval_batch, len(splits.val)))]
+    with buffers_put_back(state.model), machine.undisturbed(plan.torch_device):
+        found = [_carried_on(run, size, state) for run, size in runs]
+        share = min(1.0, _SECONDS / sum(seconds for _, seconds in found))
+        few = [(run, max(min(size, _FEW), int(share * size))) for run, size in runs]
+        slack = max(_slack(run, count, state) for run, count in few)
+    return max(held + peak_of(found[0][0]), peak_of(found[-1][0])), slack
 
 
 class _Unwatched(Exception):
@@ -140,36 +145,32 @@ def _rows(source: Source, plan: Plan, count: int) -> Batch:
     return move(fetch(source, torch.from_numpy(np.resize(chosen[:count], count)).to(place), None), plan.torch_device)
 
 
-def _highest(run: Callable[[int], None], size: int, state: TrainState) -> tuple[int, int]:
-    """Bytes at the highest point of `run` on `size` rows, and what the allocator takes beyond them."""
-    device, model = state.plan.torch_device, state.model
+def _carried_on(run: Callable[[int], None], size: int, state: TrainState) -> tuple[list[int], float]:
+    """The allocations of `run` on `size` rows, and about how many seconds it will take."""
     large = min(size, _FEW)
-    small, levels, seconds = large // 2, dict[int, list[int]](), 0.0
-    with buffers_put_back(model), machine.undisturbed(device):
-        for count in sorted({small, large} - {0}):
-            began = time.perf_counter()
-            levels[count] = _levels(run, count, device)
-            seconds = time.perf_counter() - began
-            model.zero_grad(set_to_none=True)  # here, so that it is no part of the next pass
-        needed = (
-            max(levels[large]) if size == large else carried_on((small, levels[small]), (large, levels[large]), size)
-        )
-        slack = _slack(run, min(size, max(large, int(large * _SECONDS / seconds))), device)
-        model.zero_grad(set_to_none=True)
-    return needed, slack
+    small, changes, seconds = large // 2, dict[int, list[int]](), 0.0
+    for count in sorted({small, large} - {0}):
+        began = time.perf_counter()
+        changes[count] = _changes(run, count, state)
+        seconds = time.perf_counter() - began
+    seconds *= size / large
+    if size == large:
+        return changes[large], seconds
+    return carried_on((small, changes[small]), (large, changes[large]), size), seconds
 
 
-def _slack(run: Callable[[int], None], count: int, device: torch.device) -> int:
-    """Bytes by which resident memory grows beyond what torch asked for, in a pass: malloc's gaps, libraries' own.
+def _slack(run: Callable[[int], None], count: int, state: TrainState) -> int:
+    """Bytes by which resident memory grows beyond what torch asked for: malloc's gaps, and what libraries take.
 
     Gaps hardly grow with the batch, for malloc gives large blocks pages of their own; so fewer rows tell it as well.
     """
-    if device.type == "cuda":
-        return 0
+    device = state.plan.torch_device
     memory.trim()
-    exact, before = memory.reset_peak(device), memory.own(device)
-    asked_for = max(_levels(run, count, device))
-    return max(0, memory.own_peak() - before - asked_for) if exact else 0
+    if device.type == "cuda" or not memory.reset_peak(device):
+        return 0
+    before = memory.own(device)
+    asked_for = peak_of(_changes(run, count, state))
+    return max(0, memory.own_peak() - before - asked_for)
 
 
 def _leaves(batch: Batch) -> list[Tensor]:
@@ -177,29 +178,37 @@ def _leaves(batch: Batch) -> list[Tensor]:
     return [part for value in nested for part in (value.values() if isinstance(value, dict) else [value])]
 
 
-def carried_on(small: tuple[int, list[int]], large: tuple[int, list[int]], size: int) -> int:
-    """The highest level at `size` rows, from the levels at two smaller numbers of rows.
+def carried_on(small: tuple[int, list[int]], large: tuple[int, list[int]], size: int) -> list[int]:
+    """The allocations at `size` rows, from those at two smaller numbers of rows.
 
-    Where both passes made the same allocations in the same order each level is carried on by itself: the highest point
-    of many rows may be another than that of few. Elsewhere the two highest ones are.
+    Where both passes made the same ones in the same order each is carried on by itself: the highest point of many rows
+    may be another than that of few. Elsewhere the two highest points are.
     """
     (few, low), (more, high) = small, large
     if len(low) != len(high):
-        low, high = [max(low)], [max(high)]
+        low, high = [peak_of(low)], [peak_of(high)]
     steps = (size - more) / (more - few)
-    return round(max(upper + (upper - lower) * steps for lower, upper in zip(low, high, strict=True)))
+    return [round(upper + (upper - lower) * steps) for lower, upper in zip(low, high, strict=True)]
 
 
-def _levels(run: Callable[[int], None], count: int, device: torch.device) -> list[int]:
-    """Bytes allocated since the start of `run`, after each allocation and release in it; on a GPU the highest alone."""
+def peak_of(changes: list[int]) -> int:
+    """The highest level after any of these allocations (above 0) and releases (below 0)."""
+    return max(0, int(np.cumsum(changes).max(initial=0)))
+
+
+def _changes(run: Callable[[int], None], count: int, state: TrainState) -> list[int]:
+    """Each allocation and release of torch in `run`, in bytes; on a GPU the highest level alone."""
+    device = state.plan.torch_device
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run(count)
-        return [torch.cuda.max_memory_allocated(device) - before]
-    changes = _recorded(lambda: run(count))
-    return np.cumsum(changes).tolist() if changes else [0]
+        found = [torch.cuda.max_memory_allocated(device) - before]
+    else:
+        found = _recorded(lambda: run(count))
+    state.model.zero_grad(set_to_none=True)  # here, so that it is no part of the next pass
+    return found
 
 
 def _recorded(run: Callable[[], None]) -> list[int]:
