@@ -118,7 +118,6 @@ def fit(
     outcome = outcome or Outcome()
     watch, state.tell = _Watch(state), partial(hooks.tell, "on_note")
     try:
-        state.guard.start()
         hooks.tell("on_start", state)
         for info in watch.timing_compilation(steps(state, feed), outcome):
             ask = hooks.ask("on_step", info)
@@ -135,8 +134,7 @@ def fit(
         outcome.no_memory = error if isinstance(error, NoMemory) else _beside(state, error)
         outcome.status, outcome.reason = "interrupted", outcome.no_memory.what
     finally:
-        outcome.seconds["train"] = watch.train_seconds()
-        state.guard.close()
+        outcome.seconds["train"] = watch.ended()
         hooks.tell("on_end", outcome.reason)
     return outcome
 
@@ -204,6 +202,8 @@ class _Watch:
 
     def __init__(self, state: TrainState) -> None:
         self._compiled, self._memory, self._recorded = state.plan.compile != "off", pressure.Watch(), state.step
+        self._guard = state.guard
+        self._guard.start()
         self.spent = 0.0  # seconds of training so far
         self._since_record = 0.0
         self.rows, self.stall = 0, _Stall(state)
@@ -246,6 +246,8 @@ class _Watch:
         """Training goes on after something else."""
         self._running_since = time.perf_counter()
 
-    def train_seconds(self) -> float:
+    def ended(self) -> float:
+        """Training is over: no more is watched. Returns its seconds."""
         self.pause()
+        self._guard.close()
         return self.spent

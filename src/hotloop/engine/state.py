@@ -82,8 +82,7 @@ class TrainState:
         self._buffer_places = _changing_buffers(model)
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
         self.pieces, self.updating = Pieces(plan.micro_batch, not couples_the_batch(model)), False
-        self.draws = Draws(device)
-        self.guard = memory.Guard(device, plan.memory_limit, layers=plan.compile == "off")
+        self.draws, self.guard = Draws(device), memory.Guard(device, plan.memory_limit, plan.compile == "off")
         self.tell: Callable[[str, str], None] = _warn
         self.ask: Callable[[str], bool] = lambda question: True
         self.step = 0

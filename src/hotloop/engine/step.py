@@ -38,7 +38,6 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
         state.guard.check()
         loss = part.detach().clone() if loss is None else loss + part.detach()  # a captured graph reuses its output
     assert loss is not None, "a batch has at least one row"
-
     gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
     if state.scaler is not None:
         torch._foreach_mul_(gradients, 1.0 / state.scaler.scale)
