@@ -34,10 +34,15 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         seen.add(id(error))
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
-        if isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in _TEXTS):
+        if isinstance(error, RuntimeError | OSError) and text_says_out_of_memory(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def text_says_out_of_memory(text: str) -> bool:
+    """Whether a message, such as the last words of another process, says so."""
+    return any(words in text for words in _TEXTS)
 
 
 def release(device: torch.device) -> None:
