@@ -6,6 +6,7 @@ Bytes throughout. On a GPU the figures are the allocator's; on a CPU they are th
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 from pathlib import Path
 
@@ -46,10 +47,13 @@ def text_says_out_of_memory(text: str) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give back what nobody uses any more: Python's cycles, and the allocator's cached blocks."""
+    """Give back what nobody uses any more: Python's cycles, and the allocators' cached blocks."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed; others have no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def used(device: torch.device) -> int:

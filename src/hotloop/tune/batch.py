@@ -14,11 +14,12 @@ from hotloop.errors import HotloopError
 from hotloop.runs.reporter import Reporter
 from hotloop.tune.bench import Bench, Trial
 from hotloop.tune.gauge import Cost, Facts
-from hotloop.tune.knee import allowed_sizes, doubling, is_falling, is_rising, next_size, pieces_of, useful
+from hotloop.tune.knee import allowed_sizes, doubling, is_falling, is_flat, is_rising, next_size, pieces_of, useful
 from hotloop.tune.tried import Tried, size_text, table
 
 _MOST = 16  # sizes that are run at most
 _STEPS, _CONFIRMED = 3, 3
+_SLOW = 1.0  # seconds of a pass from which on larger sizes must promise something to be run
 _FREE = 0.9  # of the free memory: what would take more is not run, as a CPU has no allocator that would say no
 
 
@@ -77,7 +78,8 @@ class Sizes:
         for size in sizes:
             one = self.run(size)
             out = one.cost is not None and not one.fits and (one.cost.peak > self.limit > 0 or _is_memory(one.cost))
-            if out or is_falling(self.rates):
+            slow = one.cost is not None and one.cost.seconds > _SLOW
+            if out or is_falling(self.rates) or (slow and is_flat(self.rates)):
                 return
 
     def refine(self) -> None:

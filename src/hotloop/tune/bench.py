@@ -119,8 +119,9 @@ class FreshTrial:
 
     def measure(self, size: int) -> Cost:
         """As `Trial.measure`."""
-        if self._child is None or (size < self._largest and not self.facts.resets):
-            self._start()
+        down = size < self._largest
+        if self._child is None or (down and (self._request["limit"] or not self.facts.resets)):
+            self._start()  # what a larger size has left behind would count as this one's
         self._largest = max(self._largest, size)
         return self._asked({"size": size}, size)
 
@@ -151,7 +152,7 @@ def _unbuilt(answer: dict[str, Any]) -> HotloopError:
         return HotloopError(answer["what"], where=answer["where"], fix=answer["fix"])
     if answer.get("memory", True):
         return NoRoom(f"there was not the memory to put the run together: {answer.get('why', NO_ROOM)}")
-    last = (answer.get("said") or "").splitlines()[-1:]
+    last = answer.get("said", "").splitlines()[-1:]
     return HotloopError(
         f"a trial run failed: {answer['why']}",
         where=last[0] if last else "",

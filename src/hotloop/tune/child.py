@@ -40,7 +40,8 @@ class Child:
             env=_environment(),
         )
         self._answers: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self._send(request)
 
     def _read(self) -> None:
@@ -91,6 +92,9 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join(_GOODBYE)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
         self._said.close()
 
 

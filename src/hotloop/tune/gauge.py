@@ -25,10 +25,12 @@ from hotloop.engine.reduce import micro_batches, rows_of
 from hotloop.engine.step import train_step
 from hotloop.errors import HotloopError
 from hotloop.task import Batch
+from hotloop.tune.knee import pieces_of
 from hotloop.tune.longest import widest_batch, widest_validation
 
 _ROUNDS, _MOST = 3, 12
 _SHORT, _LONG = 0.06, 2.0  # seconds: quicker passes are timed more often, slower ones less
+_FEW = 2  # rows of the step that an update is timed with
 NO_ROOM = "out of memory"
 
 
@@ -127,10 +129,8 @@ class Gauge:
         note, seconds = "", 0.0
         try:
             if self._update is None:
-                self._step(size)  # the optimizer has its state from here on
-            seconds = self._passes(size)
-            if self._update is None:
-                self._update = max(0.0, self._timed(lambda: self._step(size)) - seconds)
+                self._update = self._time_update(min(size, _FEW))  # the optimizer has its state from here on
+            seconds = self._passes(self._batch, size)
         except Exception as error:  # the failed frames are let go before anything else is done
             note = _why(error)
         self._drop_gradients()
@@ -152,12 +152,18 @@ class Gauge:
         self._drop_gradients()
         return Cost(size, not note, median(spent[1:] or spent), 0.0, self._peak(), note)
 
-    def _passes(self, size: int) -> float:
+    def _time_update(self, few: int) -> float:
+        """Seconds of an update: of a step on few rows, less the pass over them."""
+        batch = next(micro_batches(self._batch, few))
+        self._step(batch)
+        return max(0.0, self._timed(lambda: self._step(batch)) - self._passes(batch, few))
+
+    def _passes(self, batch: Batch, size: int) -> float:
         """Seconds of a pass: the median of some after one that is not counted."""
         state = self._session.state
-        micro = next(micro_batches(self._batch, size))
-        totals = state.totals(self._batch)
-        pieces = -(-rows_of(self._batch) // size)
+        micro = next(micro_batches(batch, size))
+        totals = state.totals(batch)
+        pieces = pieces_of(rows_of(batch), size)
 
         def once() -> None:
             if pieces == 1:
@@ -168,13 +174,13 @@ class Gauge:
         return self._timed(once)
 
     def _timed(self, once: Callable[[], object]) -> float:
-        """Seconds of one call: the median of at least three, of fewer where one takes long; the first not counted."""
-        slow = self._clocked(once) > _LONG
+        """Seconds of one call: the median of at least three after a first one; that alone where it takes long."""
+        first = self._clocked(once)
+        if first > _LONG:
+            return first  # what a first call costs beside its work does not matter in it
         spent: list[float] = []
         while len(spent) < _MOST and sum(spent) < (_LONG if len(spent) < _ROUNDS else _SHORT):
             spent.append(self._clocked(once))
-            if slow:
-                break
         return median(spent)
 
     def _clocked(self, once: Callable[[], object]) -> float:
@@ -184,12 +190,11 @@ class Gauge:
             torch.cuda.synchronize(self._device)
         return time.perf_counter() - started
 
-    def _step(self, size: int) -> None:
-        """A real step on one micro-batch."""
-        state = self._session.state
+    def _step(self, batch: Batch) -> None:
+        """A real step on rows that are one micro-batch."""
         self._drop_gradients()
-        state.plan = Plan.from_dict({**self._session.plan.to_dict(), "micro_batch": size})
-        self._train(next(micro_batches(self._batch, size)))
+        self._session.state.plan = Plan.from_dict({**self._session.plan.to_dict(), "micro_batch": rows_of(batch)})
+        self._train(batch)
 
     def _train(self, batch: Batch) -> None:
         train_step(self._session.state, batch)

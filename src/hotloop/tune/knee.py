@@ -29,7 +29,7 @@ def allowed_sizes(rows: int) -> list[int]:
     return found[::-1]
 
 
-def doubling(sizes: Sequence[int], most: int = 6) -> list[int]:
+def doubling(sizes: Sequence[int], most: int = 12) -> list[int]:
     """At most `most` sizes up to the largest, each about twice the one before, ascending."""
     wanted, rows = [], sizes[-1]
     for power in range(most):
@@ -55,6 +55,12 @@ def is_falling(rates: Mapping[int, float]) -> bool:
     return len(ran) > 2 and all(rates[size] < _FALLING * best for size in ran[-2:])
 
 
+def is_flat(rates: Mapping[int, float]) -> bool:
+    """Whether the two largest sizes that ran brought nothing over those before them."""
+    ran = sorted(size for size, rate in rates.items() if rate > 0)
+    return len(ran) > 2 and max(rates[size] for size in ran[-2:]) * USEFUL <= max(rates[size] for size in ran[:-2])
+
+
 def is_rising(rates: Mapping[int, float]) -> bool:
     """Whether the largest size that ran is still clearly better than the one before it (or is the only one)."""
     ran = sorted(size for size, rate in rates.items() if rate > 0)
@@ -78,9 +84,10 @@ def next_size(rates: Mapping[int, float], sizes: Sequence[int]) -> int | None:
         return min(smaller, key=lambda size: abs(size - knee / 2)) if smaller else None
     if (size := _between(below[-1], knee, rates, sizes)) is not None:
         return size
-    above = [size for size in tried if size > knee]
-    if above and rates[above[0]] < USEFUL * rates[knee]:
-        return _between(knee, above[0], rates, sizes)
+    best = max(rates, key=lambda size: rates[size])
+    above = [size for size in tried if size > best]
+    if above and rates[above[0]] < USEFUL * rates[best]:
+        return _between(best, above[0], rates, sizes)
     return None
 
 
