@@ -20,6 +20,7 @@ from hotloop.tune.tried import Tried, setting_text, size_text, table
 
 FULL = 0.97  # of the budget: what measures higher would be over it on another day
 _STEPS, _CONFIRMED = 2, 4
+_LONG = 20.0  # seconds of a step that is confirmed by one alone
 _BELOW = 3  # halvings of the whole batch that sizes begin at
 _HEAVY = 0.5  # share of the budget above which the optimizer's state is worth shrinking
 
@@ -217,7 +218,7 @@ def find_fitting(bench: Bench, budget: int, stated: Choice, freedom: Freedom, re
 def _whole(bench: Bench, one: Tried) -> Cost:
     try:
         with bench.open(one.choice, whole=True) as trial:
-            return trial.confirm(_STEPS)
+            return trial.confirm(1 if one.step_seconds > _LONG else _STEPS)
     except HotloopError as error:
         return Cost(one.choice.micro_batch or 0, False, note=error.what)
 
