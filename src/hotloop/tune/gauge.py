@@ -29,7 +29,7 @@ from hotloop.tune.knee import pieces_of
 from hotloop.tune.longest import widest_batch, widest_validation
 
 _ROUNDS, _MOST = 3, 12
-_SHORT, _LONG = 0.06, 2.0  # seconds: quicker passes are timed more often, slower ones less
+_SHORT, _LONG, _VERY_LONG = 0.06, 2.0, 10.0  # seconds: quicker passes are timed more often, slower ones less
 _FEW = 2  # rows of the step that an update is timed with
 NO_ROOM = "out of memory"
 
@@ -176,8 +176,8 @@ class Gauge:
     def _timed(self, once: Callable[[], object]) -> float:
         """Seconds of one call: the median of at least three after a first one; that alone where it takes long."""
         first = self._clocked(once)
-        if first > _LONG:
-            return first  # what a first call costs beside its work does not matter in it
+        if first > _LONG:  # what a first call costs beside its work matters little in it, a disturbance may
+            return first if first > _VERY_LONG else min(first, self._clocked(once))
         spent: list[float] = []
         while len(spent) < _MOST and sum(spent) < (_LONG if len(spent) < _ROUNDS else _SHORT):
             spent.append(self._clocked(once))
