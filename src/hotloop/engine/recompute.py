@@ -10,40 +10,22 @@ Source: Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hotloop import device as machine
+from hotloop.engine.blocks import KEY, Named, named, runnable
+from hotloop.engine.blocks import blocks_of as blocks_of
 from hotloop.errors import HotloopError
 
 How = bool | float | tuple[str, ...]
 """Every block, this share of them, or the parts that these patterns name; False is none."""
-Named = list[tuple[str, nn.Module]]
-_KEY = "optimization.gradient_checkpointing"
-_LISTS = (nn.ModuleList, nn.Sequential)
-
-
-def blocks_of(model: nn.Module) -> Named:
-    """The repeated blocks of a model by name, in its own order; empty where it has none.
-
-    A model says it itself by a method `recompute_blocks()`. Else they are the children of its lists (nn.ModuleList,
-    nn.Sequential) whose class occurs there twice or more, of each outermost list: both those of an encoder and of a
-    decoder, none inside another block. Where there is no such list, one with a single child counts.
-    """
-    names = {id(part): name for name, part in model.named_modules()}
-    told: Any = getattr(model, "recompute_blocks", None)
-    if callable(told):
-        return [(names[id(part)], part) for part in cast(Sequence[nn.Module], told())]
-    found = list(_repeated(model, 2)) or list(_repeated(model, 1))
-    return [(names[id(part)], part) for part in dict.fromkeys(found)]
 
 
 def supports(model: nn.Module) -> bool:
@@ -102,81 +84,25 @@ def put_back(model: object) -> Iterator[None]:
     """A person's model afterwards as it came: without wrappers, its own switch where it was."""
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     switches = [(part, part.__dict__["gradient_checkpointing"]) for part in parts if _is_switch(part)]
+    hooked = bool(getattr(model, "_require_grads_hooks", None) or getattr(model, "_require_grads_hook", None))
     try:
         yield
     finally:
         if isinstance(model, nn.Module):
             remove(model)
-            off: Any = getattr(model, "gradient_checkpointing_disable", None)
-            if callable(off) and any(part.__dict__["gradient_checkpointing"] is not was for part, was in switches):
-                off()  # takes off more than the switches: hooks, in models of peft
+            if any(part.__dict__["gradient_checkpointing"] is not was for part, was in switches):
+                _switch_off(model, hooked)
             for part, was in switches:
                 part.__dict__["gradient_checkpointing"] = was
 
 
-def named(model: nn.Module, patterns: Sequence[str]) -> Named:
-    """The parts that patterns name (encoder, layers.*), by their names; of parts inside each other the outermost.
-
-    A mere list of modules stands for its children.
-
-    Raises:
-        HotloopError: a pattern names nothing, or a part inside one that another pattern names.
-    """
-    parts = {name: part for name, part in model.named_modules(remove_duplicate=False) if name}
-    found: dict[str, str] = {}
-    for pattern in patterns:
-        hits = [name for name in parts if name == pattern or fnmatch.fnmatchcase(name, pattern)]
-        outermost = [name for name in hits if not any(name.startswith(f"{other}.") for other in hits)]
-        runnable = [name for hit in outermost for name in _runnable(hit, parts[hit])]
-        if not runnable:
-            raise _no_such_part(model, pattern, list(parts), is_there=bool(hits))
-        found |= {name: pattern for name in runnable if name not in found}
-    for name, pattern in found.items():
-        inner = next((other for other in found if other.startswith(f"{name}.")), None)
-        if inner is not None:
-            raise HotloopError(
-                f"'{pattern}' names {name}, which holds {inner} of '{found[inner]}': it would be run three times",
-                where=_KEY,
-                fix=f"name one of them: {pattern} recomputes all that is inside, {found[inner]} keeps more",
-            )
-    unique = {id(parts[name]): name for name in found}
-    return [(name, parts[name]) for name in found if unique[id(parts[name])] == name]
-
-
-def _repeated(module: nn.Module, least: int) -> Iterator[nn.Module]:
-    """Blocks inside `module`: children of a list that runs them, of a class that occurs `least` times there."""
-    children = list(module.children())
-    blocks = [child for child in children if _is_block(child, module, least)]
-    kinds = [type(child) for child in blocks]
-    for child in children:
-        is_repeated = child in blocks and kinds.count(type(child)) >= least
-        inner = list(_repeated(child, least)) if not is_repeated or type(child) is nn.Sequential else []
-        yield from inner or ([child] if is_repeated else [])
-
-
-def _is_block(child: nn.Module, holder: nn.Module, least: int) -> bool:
-    """Whether a list's child is worth running twice: a single layer of torch keeps little but its input anyway."""
-    if not isinstance(holder, _LISTS) or not _runs(child):
-        return False
-    if isinstance(holder, nn.Sequential):
-        return least > 1 and sum(not list(part.children()) for part in child.modules()) > 1
-    return bool(list(child.children())) or isinstance(child, nn.RNNBase) or not _is_torchs_own(child)
-
-
-def _is_torchs_own(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")
-
-
-def _runs(module: nn.Module) -> bool:
-    """Whether a module has a forward pass that can be replaced; a mere list has none."""
-    own = type(module).forward is not nn.Module.forward or "forward" in module.__dict__
-    return own and not isinstance(module, torch.jit.ScriptModule)
-
-
-def _runnable(name: str, part: nn.Module) -> list[str]:
-    if _runs(part):
-        return [name]
-    return [found for child, inner in part.named_children() for found in _runnable(f"{name}.{child}", inner)]
+def _switch_off(model: Any, hooked: bool) -> None:
+    """Let transformers take off more than its switches: hooks on the embeddings, where it put them there."""
+    disable = _method(model, "disable")
+    if disable is not None:
+        disable()
+    if disable is not None and not hooked and hasattr(model, "_require_grads_hook"):
+        model.disable_input_require_grads()
 
 
 def _spread(blocks: Named, share: float) -> Named:
@@ -190,13 +116,14 @@ def _wrap(chosen: Named, total: int, *, where_named: bool) -> list[str]:
     left = [name for name, part in chosen if _draws_out_of_reach(part)]
     why = "an LSTM or GRU with dropout inside draws it on a GPU from a state of cuDNN's own, and not twice the same"
     if left and where_named:
-        raise HotloopError(f"{', '.join(left)} cannot be recomputed: {why}", where=_KEY, fix=f"leave {left[0]} out")
+        raise HotloopError(f"{', '.join(left)} cannot be recomputed: {why}", where=KEY, fix=f"leave {left[0]} out")
     taken = [(name, part) for name, part in chosen if name not in left]
     for _, part in taken:
         part.__dict__["forward"] = partial(_forward, part, part.__dict__.get("forward"))
     names = [name for name, _ in taken]
     shown = ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]}, ... {names[-1]}"
-    of = f"{len(names)} parts" if where_named else f"{len(names)} of {total} blocks"
+    count = f"{len(names)} part{'' if len(names) == 1 else 's'}"
+    of = count if where_named else f"{len(names)} of {total} blocks"
     lines = [f"activations are recomputed in the backward pass: {of} ({shown})"] if names else []
     return lines + ([f"not recomputed: {', '.join(left)}; {why}"] if left else [])
 
@@ -260,7 +187,7 @@ def _with_buffers(before: list[tuple[dict[str, Any], str, Tensor]]) -> Iterator[
 
 def _has_switch(model: nn.Module) -> bool:
     """Whether a model recomputes by itself: a method as in models of transformers, or a plain attribute."""
-    if callable(getattr(model, "gradient_checkpointing_enable", None)):
+    if _method(model, "enable") is not None:
         return bool(getattr(model, "supports_gradient_checkpointing", True))
     return _is_switch(model)
 
@@ -270,30 +197,30 @@ def _is_switch(part: nn.Module) -> bool:
 
 
 def _switch_on(model: Any) -> None:
-    if not hasattr(model, "gradient_checkpointing_enable"):
+    enable = _method(model, "enable")
+    if enable is None:
         model.gradient_checkpointing = True
         return
-    takes = inspect.signature(model.gradient_checkpointing_enable).parameters
-    name = "gradient_checkpointing_kwargs"  # older versions take the form that needs inputs with a gradient
-    model.gradient_checkpointing_enable(**({name: {"use_reentrant": False}} if name in takes else {}))
+    # older versions of transformers take the form of checkpointing that needs inputs with a gradient
+    stated = [name for name in inspect.signature(enable).parameters if name.endswith("checkpointing_kwargs")]
+    enable(**{name: {"use_reentrant": False} for name in stated})
+
+
+def _method(model: nn.Module, what: str) -> Any:
+    """A model's method to enable or disable recomputing, by its name in newer versions of transformers or in older."""
+    for name in (f"activation_checkpointing_{what}", f"gradient_checkpointing_{what}"):
+        if callable(found := getattr(model, name, None)):
+            return found
+    return None
 
 
 def _without_blocks(model: nn.Module, how: How) -> HotloopError:
-    tops = [name for name, part in model.named_children() if _runnable(name, part)]
+    tops = [name for name, part in model.named_children() if runnable(name, part)]
     share = " or a share with training.compile=default," if how is True else " or use training.compile=default,"
     return HotloopError(
         f"{type(model).__name__} has no repeated blocks (a list of modules of one class) to recompute",
-        where=_KEY,
+        where=KEY,
         fix=f"name parts of it, as in [{', '.join(tops[:3])}],{share} or leave it out"
         if tops
         else "put its layers into an nn.ModuleList of blocks, or leave it out",
     )
-
-
-def _no_such_part(model: nn.Module, pattern: str, names: list[str], *, is_there: bool) -> HotloopError:
-    if is_there:
-        return HotloopError(f"'{pattern}' names nothing that has a forward pass", where=_KEY, fix="name its blocks")
-    near = get_close_matches(pattern, names, n=3, cutoff=0.4)
-    tops = [name for name, _ in model.named_children()]
-    fix = f"did you mean {' or '.join(near)}?" if near else f"the model's parts are {', '.join(tops[:8])}"
-    return HotloopError(f"no part of the model is called '{pattern}'", where=_KEY, fix=fix)
