@@ -179,13 +179,23 @@ def read_value(text: str, kind: Kind | None) -> Any:
     if kind.mapping:
         return _pairs(text)
     if kind.items is not None:
+        alone = _scalar_of(text, kind)  # a knob may hold a switch or a number where it holds no list
+        if alone is not None:
+            return alone
         inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
         return [read_value(part.strip().strip("'\""), kind.items) for part in inner.split(",") if part.strip()]
     if str in kind.scalars:
         return text
+    alone = _scalar_of(text, kind)
+    return read_scalar(text) if alone is None else alone
+
+
+def _scalar_of(text: str, kind: Kind) -> bool | int | float | None:
+    """The switch or the number that the text is, where the knob takes one."""
     if bool in kind.scalars and text.lower() in WORDS:
         return WORDS[text.lower()]
-    return read_scalar(text)
+    number = read_scalar(text) if float in kind.scalars or int in kind.scalars else None
+    return number if isinstance(number, int | float) and not isinstance(number, bool) else None
 
 
 def _pairs(text: str) -> Any:

@@ -57,6 +57,10 @@ def only(*arguments: str) -> Problem:
         (["experiment.stop_at={eval_loss: 1.5}"], "experiment.stop_at", {"eval_loss": 1.5}),
         (["experiment.stop_at.eval_loss=1.5"], "experiment.stop_at", {"eval_loss": 1.5}),
         (["--user", "a.py:A,b.py:B"], "callbacks.user", ("a.py:A", "b.py:B")),
+        (["--gradient-checkpointing"], "optimization.gradient_checkpointing", True),
+        (["--gradient-checkpointing=off"], "optimization.gradient_checkpointing", False),
+        (["--gradient-checkpointing", "0.5"], "optimization.gradient_checkpointing", 0.5),
+        (["optimization.gradient_checkpointing=[a.*, b]"], "optimization.gradient_checkpointing", ("a.*", "b")),
     ],
 )
 def test_notations_of_the_command_line(tokens: list[str], key: str, value: Any) -> None:
