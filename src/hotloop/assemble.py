@@ -183,7 +183,7 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
     matrix_dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     return TrainState(
         model,
-        build_optimizers(model, options, device, matrix_dtype),
+        build_optimizers(model, options, device, matrix_dtype, plan.offload),
         schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
         plan,
         partial(total_weights, task),

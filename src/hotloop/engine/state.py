@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hotloop import device as machine
 from hotloop.engine.average import Average
 from hotloop.engine.draws import Draws
-from hotloop.engine.optim import bare_step
+from hotloop.engine.optim import allocate, bare_step
 from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
@@ -70,6 +70,7 @@ class TrainState:
         device = plan.torch_device
         self.model, self.optimizers, self.plan = model, optimizers, plan
         self.totals, self.micro_loss = totals, micro_loss
+        allocate(optimizers)
         self.updates = [bare_step(optimizer) for optimizer in optimizers]
         self.max_grad_norm, self.base_rate = max_grad_norm, base_rate
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -210,6 +211,7 @@ class TrainState:
         self.model.load_state_dict(stored["model"])
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        allocate(self.optimizers)  # a checkpoint may lack the state of what was not trained before it
         self._bind_rates()
         if self.average:
             self.average.load_state_dict(stored["average"])

@@ -108,7 +108,7 @@ def test_switches_are_handed_on() -> None:
         (["training.capture=true"], "training.capture", "not available in this version", "leave it out"),
         (["--hidden-size", "3"], "model.hidden_size", "not available in this version for the task toy", "leave it out"),
         (["--model-type", "x"], "model.name", "not available in this version for the task toy", "leave it out"),
-        (["--optimizer", "adamw8bit"], "optimization.optimizer", "not available", "use one of adamw, adam, sgd, muon"),
+        (["--optimizer", "adam8bit"], "optimization.optimizer", "not available", "use one of adamw, adam, sgd, muon"),
         (["--trackers", "wandb"], "experiment.trackers", "is not available in this version", "use tensorboard"),
         (["--batch-size"], "--batch-size", "needs a value", "write --batch-size VALUE"),
         (["training.batch_size="], "training.batch_size=", "needs a value", "write a value after ="),
