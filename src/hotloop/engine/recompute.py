@@ -26,6 +26,7 @@ from hotloop.errors import HotloopError
 
 How = bool | float | tuple[str, ...]
 """Every block, this share of them, or the parts that these patterns name; False is none."""
+_SWITCH = "gradient_checkpointing"
 
 
 def supports(model: nn.Module) -> bool:
@@ -41,7 +42,7 @@ def apply(model: nn.Module, how: How, *, compiled: bool) -> list[str]:
 
     Args:
         model: on the device it is trained on.
-        how: see `How`. True uses the model's own switch where it has one (as models of transformers do).
+        how: see `How`. True uses a switch of the model's own where it has one.
         compiled: the training step is certain to be compiled.
 
     Returns:
@@ -83,26 +84,17 @@ def remove(model: nn.Module) -> None:
 def put_back(model: object) -> Iterator[None]:
     """A person's model afterwards as it came: without wrappers, its own switch where it was."""
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
-    switches = [(part, part.__dict__["gradient_checkpointing"]) for part in parts if _is_switch(part)]
-    hooked = bool(getattr(model, "_require_grads_hooks", None) or getattr(model, "_require_grads_hook", None))
+    switches = [(part, part.__dict__.get(_SWITCH)) for part in parts]  # it may be the class's until it is set
     try:
         yield
     finally:
         if isinstance(model, nn.Module):
             remove(model)
-            if any(part.__dict__["gradient_checkpointing"] is not was for part, was in switches):
-                _switch_off(model, hooked)
             for part, was in switches:
-                part.__dict__["gradient_checkpointing"] = was
-
-
-def _switch_off(model: Any, hooked: bool) -> None:
-    """Let transformers take off more than its switches: hooks on the embeddings, where it put them there."""
-    disable = _method(model, "disable")
-    if disable is not None:
-        disable()
-    if disable is not None and not hooked and hasattr(model, "_require_grads_hook"):
-        model.disable_input_require_grads()
+                if was is not None:
+                    part.__dict__[_SWITCH] = was
+                else:
+                    part.__dict__.pop(_SWITCH, None)
 
 
 def _spread(blocks: Named, share: float) -> Named:
@@ -186,18 +178,24 @@ def _with_buffers(before: list[tuple[dict[str, Any], str, Tensor]]) -> Iterator[
 
 
 def _has_switch(model: nn.Module) -> bool:
-    """Whether a model recomputes by itself: a method as in models of transformers, or a plain attribute."""
-    if _method(model, "enable") is not None:
+    """Whether a model is to recompute by itself: a method as in models of transformers, or a plain attribute.
+
+    Models of transformers whose blocks are found do not: compiled, their own way was seen to leave the embeddings
+    without a gradient (transformers 5.23, torch 2.13), and it puts hooks on the model.
+    """
+    if hasattr(model, "_set_gradient_checkpointing") and blocks_of(model):
+        return False
+    if _enable(model) is not None:
         return bool(getattr(model, "supports_gradient_checkpointing", True))
     return _is_switch(model)
 
 
 def _is_switch(part: nn.Module) -> bool:
-    return isinstance(part.__dict__.get("gradient_checkpointing"), bool)
+    return isinstance(getattr(part, _SWITCH, None), bool)
 
 
 def _switch_on(model: Any) -> None:
-    enable = _method(model, "enable")
+    enable = _enable(model)
     if enable is None:
         model.gradient_checkpointing = True
         return
@@ -206,9 +204,9 @@ def _switch_on(model: Any) -> None:
     enable(**{name: {"use_reentrant": False} for name in stated})
 
 
-def _method(model: nn.Module, what: str) -> Any:
-    """A model's method to enable or disable recomputing, by its name in newer versions of transformers or in older."""
-    for name in (f"activation_checkpointing_{what}", f"gradient_checkpointing_{what}"):
+def _enable(model: nn.Module) -> Any:
+    """A model's method to switch recomputing on, by its name in newer versions of transformers or in older; or None."""
+    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
         if callable(found := getattr(model, name, None)):
             return found
     return None
