@@ -28,6 +28,7 @@ from hotloop.runs.store import RunFolder
 from hotloop.saved import FIT, Run, find_task, read_json, rooted
 from hotloop.task import Task, options_of
 from hotloop.tasks.own import require_task
+from hotloop.tune.choose import choose
 
 _FIT_ONLY = (
     "callbacks.",
@@ -82,7 +83,8 @@ def fit(
     with _reporter(progress, callbacks) as reporter, recompute.put_back(model):
         if resume_from_checkpoint is not None:
             return launch.resume(resume_from_checkpoint, task, reporter=reporter, callbacks=callbacks)
-        return launch.train(loaded, task, reporter=reporter, callbacks=callbacks)
+        choice = choose(loaded, task, reporter)
+        return launch.train(loaded, task, reporter=reporter, callbacks=callbacks, choice=choice)
 
 
 def steps(
@@ -109,7 +111,7 @@ def steps(
     _refuse_fit_only(loaded)
     task = task_of(loaded.config, model, data, None, loss, None)
     with recompute.put_back(model):
-        session = assemble.build(loaded, task)
+        session = assemble.build(loaded, task, choice=choose(loaded, task))
         yield from loop.watched(session.state, session.feed())
 
 
@@ -130,7 +132,8 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
     require_one(loaded)
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
     with _reporter(progress, callbacks) as reporter:
-        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks)
+        choice = choose(loaded, made, reporter)
+        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ from hotloop.saved import (
     CONFIG,
     DATA,
     PLAN,
+    SEARCH,
     Run,
     make_task,
     read_json,
@@ -87,6 +88,8 @@ def train(
     folder.write_json("environment.json", machine.describe())
     folder.write_json(PLAN, session.plan.to_dict())
     folder.write_json(ASSETS, task.assets())
+    if choice.rows:
+        folder.write_json(SEARCH, choice.rows)
     _describe_data(session, folder)
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed

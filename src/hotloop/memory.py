@@ -6,6 +6,7 @@ Bytes throughout. On a GPU the figures are the allocator's; on a CPU they are th
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 from pathlib import Path
 
@@ -35,17 +36,25 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         seen.add(id(error))
         if isinstance(error, torch.OutOfMemoryError | MemoryError | NoMemory):
             return True
-        if isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in _TEXTS):
+        if isinstance(error, RuntimeError | OSError) and text_says_out_of_memory(str(error)):
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 
+def text_says_out_of_memory(text: str) -> bool:
+    """Whether a message, such as the last words of another process, says so."""
+    return any(words in text for words in _TEXTS)
+
+
 def release(device: torch.device) -> None:
-    """Give back what nobody uses any more: Python's cycles, and the allocator's cached blocks."""
+    """Give back what nobody uses any more: Python's cycles, and the allocators' cached blocks."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed; others have no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_share(device: torch.device, limit: int = 0) -> float:

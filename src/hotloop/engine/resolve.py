@@ -56,8 +56,9 @@ class Sections:
         optimizer = {} if choice.optimizer is None else {"optimizer": choice.optimizer}
         recompute = {} if choice.recompute is None else {"gradient_checkpointing": choice.recompute}
         offload = {} if choice.offload is None else {"offload": "on" if choice.offload else "off"}
+        pin = {} if choice.pin_memory is None else {"pin_memory": "auto" if choice.pin_memory else "off"}
         return cls(
-            config.data,
+            config.data.model_copy(update=pin),
             config.training.model_copy(update=precision),
             config.optimization.model_copy(update={**optimizer, **recompute}),
             config.callbacks,
