@@ -108,7 +108,7 @@ def _knob(flag: str, key: str, value: Any, rest: list[str], names: Names, found:
     alone = (kind is not None and kind.switch) or key in ("amp", "fp16", "bf16") or SHORT.get(key) in _SWITCH_ALIASES
     if value is _MISSING and alone:
         word = rest[0].lower() if rest else ""
-        allowed = word in WORDS or (kind is not None and word in kind.choices)
+        allowed = word in WORDS or (kind is not None and (word in kind.choices or _is_value(word, kind)))
         value = rest.pop(0) if allowed else "true"
     elif value is _MISSING and kind is None and key.startswith("no_") and _is_switch(key[3:], names):
         key, value = key[3:], "false"
@@ -188,6 +188,11 @@ def read_value(text: str, kind: Kind | None) -> Any:
         return text
     alone = _scalar_of(text, kind)
     return read_scalar(text) if alone is None else alone
+
+
+def _is_value(text: str, kind: Kind) -> bool:
+    """Whether what follows a switch is its value: a number or a list in brackets, where the knob takes one."""
+    return _scalar_of(text, kind) is not None or (kind.items is not None and text.startswith("["))
 
 
 def _scalar_of(text: str, kind: Kind) -> bool | int | float | None:

@@ -60,6 +60,7 @@ def only(*arguments: str) -> Problem:
         (["--gradient-checkpointing"], "optimization.gradient_checkpointing", True),
         (["--gradient-checkpointing=off"], "optimization.gradient_checkpointing", False),
         (["--gradient-checkpointing", "0.5"], "optimization.gradient_checkpointing", 0.5),
+        (["--gradient-checkpointing", "[a.*]"], "optimization.gradient_checkpointing", ("a.*",)),
         (["optimization.gradient_checkpointing=[a.*, b]"], "optimization.gradient_checkpointing", ("a.*", "b")),
     ],
 )
