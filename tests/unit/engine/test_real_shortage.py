@@ -36,7 +36,8 @@ def loss(model, batch):
     return (model(batch["x"]) - batch["y"]).square()
 
 run = hotloop.fit(net, data, loss=loss, val=data, callbacks=[Watch()], batch_size=4096, eval_batch_size=4096,
-    max_steps=3, log_every=1, precision=sys.argv[3], compile="off", device="cpu", progress=False, trackers=(), dir=sys.argv[1])
+    max_steps=3, log_every=1, precision=sys.argv[3], compile="off", device="cpu", progress=False, trackers=(),
+    dir=sys.argv[1])
 found = {"losses": losses, "notes": notes, "eval_loss": run.summary["eval_loss"], "steps": run.summary["steps"]}
 print(json.dumps(found))
 """
