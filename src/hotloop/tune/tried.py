@@ -106,8 +106,8 @@ def table(tried: Sequence[Tried], *, settings: bool) -> list[str]:
             row.insert(0, text)
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     left = {0, len(widths) - 1} if settings else {len(widths) - 1}
-    lined = [
-        "  ".join(cell.ljust(w) if n in left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths)))  # noqa: B905
+    places = list(enumerate(widths))
+    return [
+        "  ".join(row[n].ljust(width) if n in left else row[n].rjust(width) for n, width in places).rstrip()
         for row in rows
     ]
-    return [line.rstrip() for line in lined]
