@@ -17,7 +17,7 @@ from hotloop.config.kept import refuse_changes
 from hotloop.config.load import Loaded, load, read_saved
 from hotloop.config.schema import Config, TaskOptions
 from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
-from hotloop.engine import loop
+from hotloop.engine import loop, recompute
 from hotloop.engine.hooks import StepInfo
 from hotloop.errors import HotloopError
 from hotloop.folds import require_one
@@ -80,7 +80,7 @@ def fit(
     data, loaded = _with_loader(data, config, overrides)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
     task = task_of(own, model, data, val, loss, metrics)
-    with _reporter(progress, callbacks) as reporter:
+    with _reporter(progress, callbacks) as reporter, recompute.put_back(model):
         if resume_from_checkpoint is not None:
             return launch.resume(resume_from_checkpoint, task, reporter=reporter, callbacks=callbacks)
         choice = choose(loaded, task, reporter)
@@ -110,8 +110,9 @@ def steps(
     data, loaded = _with_loader(data, config, overrides)
     _refuse_fit_only(loaded)
     task = task_of(loaded.config, model, data, None, loss, None)
-    session = assemble.build(loaded, task, choice=choose(loaded, task))
-    yield from loop.watched(session.state, session.feed())
+    with recompute.put_back(model):
+        session = assemble.build(loaded, task, choice=choose(loaded, task))
+        yield from loop.watched(session.state, session.feed())
 
 
 def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[Any] = (), **overrides: Any) -> Run:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hotloop import device as machine
 from hotloop.assemble import Session
-from hotloop.engine import checkpoint, measure
+from hotloop.engine import checkpoint, measure, recompute
 from hotloop.engine.blame import telling_whose
 from hotloop.engine.callbacks import Judge
 from hotloop.engine.loop import Outcome
@@ -38,6 +38,7 @@ def finish(
 ) -> Run:
     """Final weights, summary, closing line; then the exit that the outcome asks for."""
     state = session.state
+    recompute.remove(state.model)  # what is handed back trains no more
     if state.average is not None and outcome.status != "interrupted":
         state.average.copy_into_model()  # what was evaluated is what is kept; the last checkpoint has both
     if outcome.status != "interrupted":
@@ -58,6 +59,8 @@ def finish(
             where=str(folder.dir),
             fix=f"the weights of step {state.step} are good and saved; try a lower learning rate or a longer warmup",
         )
+    if outcome.no_memory is not None:
+        raise outcome.no_memory
     if outcome.status == "interrupted":
         raise Interrupted(
             f"interrupted after step {state.step}; the checkpoint is saved", fix=f"hotloop resume {folder.dir}"
@@ -137,7 +140,9 @@ def _test(session: Session) -> dict[str, float]:
     source = session.splits.test
     if source is None:
         return {}
-    return measure.prefixed(measure.evaluate(session.task, session.state.model, source, session.plan), "test")
+    return measure.prefixed(
+        measure.evaluate(session.task, session.state.model, source, session.plan, session.room), "test"
+    )
 
 
 def _of_the_task(session: Session) -> dict[str, Any]:
@@ -145,6 +150,7 @@ def _of_the_task(session: Session) -> dict[str, Any]:
     if not measure.gives_outputs(task):
         return {}
     sources = {"val": splits.val, "test": splits.test}
-    model, plan = session.state.model, session.plan
-    parts = {name: measure.outputs(task, model, source, plan) for name, source in sources.items() if source is not None}
+    model, plan, room = session.state.model, session.plan, session.room
+    given = {name: source for name, source in sources.items() if source is not None}
+    parts = {name: measure.outputs(task, model, source, plan, room) for name, source in given.items()}
     return task.conclude(parts) if parts else {}

@@ -65,3 +65,24 @@ class Interrupted(HotloopError):
     """The run was interrupted from outside and can be resumed."""
 
     exit_code = 4
+
+
+class NoMemory(Interrupted):
+    """Memory ran out, and no smaller piece could be tried; the run can be resumed where there is more.
+
+    Args:
+        what, where, fix: as in HotloopError.
+        row: of the effective batch, the first one of the piece that failed; None where none is to blame.
+        intact: whether the weights in memory are those of the last whole step.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", row: int | None = None, intact: bool) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.row, self.intact = row, intact
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in its first line and at most 120 characters."""
+    what = error.what if isinstance(error, HotloopError) else str(error)
+    line = (what.strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 120 else f"{line[:117]}..."

@@ -7,13 +7,13 @@ task's assets. A run that dies at any moment is resumed from its newest whole ch
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hotloop import assemble, saved
+from hotloop import assemble, memory, saved
 from hotloop import device as machine
 from hotloop.assemble import Session
 from hotloop.conclude import baselines, baselines_of, finish
@@ -29,6 +29,7 @@ from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.schedule import OPEN_ENDED
+from hotloop.errors import NoMemory
 from hotloop.parts import autopsy
 from hotloop.runs.recorder import Recorder, Tracker
 from hotloop.runs.reporter import Reporter, Silent
@@ -47,6 +48,7 @@ from hotloop.saved import (
     rooted,
     saved_config,
 )
+from hotloop.shortage import before_training, explained
 from hotloop.task import Task
 from hotloop.track.tensorboard import TensorBoard
 
@@ -77,7 +79,7 @@ def train(
     """
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
-    session = assemble.build(loaded, task, choice=choice)
+    session = _built(loaded, task, choice)
     plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
     config = session.config = rooted(loaded.config)
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
@@ -91,6 +93,16 @@ def train(
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes, *choice.told]
     return _conduct(session, folder, reporter or Silent(), notes, callbacks, started, Judged())
+
+
+def _built(loaded: Loaded, task: Task, choice: Choice) -> Session:
+    try:
+        return assemble.build(loaded, task, choice=choice)
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        short = before_training(loaded.config, choice, error)
+    raise short
 
 
 @dataclass
@@ -171,6 +183,7 @@ def _conduct(
     purge = state.step + 1 if judged.resumed else None
     trackers = [TensorBoard(folder.dir / "tensorboard", purge)] if "tensorboard" in config.experiment.trackers else []
     hooks, judge = assemble.observe(session, [_recorder(session, folder, reporter, trackers), *callbacks])
+    state.ask = reporter.confirm
     remarks = hooks.load_state_dict(judged.states)
     if judged.resumed:
         _keeper(session, folder, judge).restore(state.step, judged.scores)
@@ -185,6 +198,8 @@ def _conduct(
         hooks.tell("on_end", outcome.reason)
     else:
         outcome = loop.fit(state, session.feed(), hooks, evaluate, save, outcome)
+    if outcome.no_memory is not None:
+        outcome.no_memory = _end_short(session, folder, save, outcome, outcome.no_memory)
     if outcome.status == "failed":
         met = state.read(reset=False).held_at or state.step  # the step whose values were not finite
         outcome.reason += "".join(f"; {line}" for line in autopsy(session.parts, met))
@@ -192,6 +207,17 @@ def _conduct(
         save(outcome)  # the weights of the step before the fault
     outcome.seconds = _together(judged.spent, outcome)
     return finish(session, folder, reporter, outcome, judge, startup, started)
+
+
+def _end_short(
+    session: Session, folder: RunFolder, save: Callable[[Outcome], None], outcome: Outcome, short: NoMemory
+) -> NoMemory:
+    """Keep what is whole of a run that ended for want of memory, and word its end."""
+    step = session.state.step
+    if short.intact and not (folder.checkpoints / f"step_{step}.pt").exists():
+        save(outcome)
+    steps = [checkpoint.step_of(path) for path in folder.checkpoints.glob("step_*.pt")]
+    return explained(session, short, folder.dir, max(steps, default=-1))
 
 
 def _recorder(session: Session, folder: RunFolder, reporter: Reporter, trackers: Sequence[Tracker]) -> Recorder:
@@ -243,7 +269,8 @@ def _save(
 
 def _as_kept(outcome: Outcome) -> dict[str, Any]:
     """The outcome as a run that goes on from here should begin with; an interruption does not go on."""
-    found = {name: value for name, value in asdict(outcome).items() if name != "seconds"}
+    found = asdict(replace(outcome, no_memory=None))
+    del found["seconds"], found["no_memory"]
     return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
 
 

@@ -1,4 +1,4 @@
-"""Memory of the device and of this process: what is used, the peak, and whether an error says that there was too little.
+"""Memory of the device and of this process: what is used, the peak, and whether an error tells of too little.
 
 Bytes throughout. On a GPU the figures are the allocator's; on a CPU they are the process's resident memory.
 """
@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from hotloop import device as machine
+from hotloop.errors import NoMemory
 
 # What the allocators and libraries say; none of these words is in another message of theirs.
 _TEXTS = (
@@ -33,11 +34,11 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if isinstance(error, torch.OutOfMemoryError | MemoryError | NoMemory):
             return True
         if isinstance(error, RuntimeError | OSError) and text_says_out_of_memory(str(error)):
             return True
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 
@@ -54,6 +55,16 @@ def release(device: torch.device) -> None:
     else:
         with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed; others have no such function
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_share(device: torch.device, limit: int = 0) -> float:
+    """Share of the device's memory, or of the limit, that is not in use now."""
+    whole = machine.memory_total(device)
+    free = machine.memory_free(device) / whole
+    if device.type == "cuda":
+        free += (torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) / whole
+        return min(free, 1 - torch.cuda.memory_allocated(device) / limit) if limit else free
+    return free
 
 
 def used(device: torch.device) -> int:

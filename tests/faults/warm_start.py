@@ -24,7 +24,7 @@ from collections import Counter
 from typing import Any, NoReturn
 
 PLACES = {
-    "step": ("hotloop.engine.loop", "train_step"),
+    "step": ("hotloop.engine.recover", "train_step"),
     "validation": ("hotloop.engine.measure", "plain_tallies"),
     "save": ("torch", "save"),
     "rename": ("os", "replace"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hotloop import memory
 from hotloop.errors import HotloopError
 
 _OURS = str(Path(__file__).resolve().parent.parent)
@@ -34,6 +35,8 @@ def telling_whose(what: str, batch: Mapping[str, Any] | None = None) -> Iterator
     except HotloopError:
         raise
     except Exception as error:
+        if memory.is_out_of_memory(error):
+            raise  # nobody's fault in the code
         where = _line_of(error.__traceback__)
         if not where:
             raise

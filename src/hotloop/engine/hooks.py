@@ -96,6 +96,9 @@ class Callback:
     def on_record(self, record: Record) -> None:
         """A record as it is written to metrics.jsonl."""
 
+    def on_note(self, text: str, level: str) -> None:
+        """A line for the person who trains, such as an out-of-memory step that was repeated; info or warning."""
+
     def on_save(self, step: int) -> None:
         """After a checkpoint."""
 
@@ -116,6 +119,7 @@ HOOKS = {
     "on_epoch_end": ("info",),
     "on_evaluate": ("info", "metrics"),
     "on_record": ("record",),
+    "on_note": ("text", "level"),
     "on_save": ("step",),
     "on_end": ("reason",),
 }

@@ -10,13 +10,15 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from hotloop import device as machine
+from hotloop import memory
 from hotloop.engine.hooks import INTERRUPTED, Ask, Hooks, Record, StepInfo
+from hotloop.engine.recover import transact
 from hotloop.engine.reduce import rows_of
 from hotloop.engine.state import Readout, TrainState
-from hotloop.engine.step import train_step
-from hotloop.errors import CheckStopped
+from hotloop.errors import CheckStopped, NoMemory, first_line
 from hotloop.task import Batch
 
 
@@ -36,6 +38,7 @@ class Outcome:
     train_loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated_at: int = 0  # step of the last evaluation
+    no_memory: NoMemory | None = None  # what ended it for want of memory
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "train": 0.0, "eval": 0.0})
 
 
@@ -49,7 +52,7 @@ def steps(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
     plan = state.plan
     while state.step < plan.total_steps:
         batch = next(feed)
-        loss, norm = train_step(state, batch)
+        loss, norm = transact(state, batch)
         state.step += 1
         yield StepInfo(state.step, state.step / plan.steps_per_epoch, loss, norm, rows_of(batch), state)
 
@@ -113,7 +116,7 @@ def fit(
         outcome: of the part before, for a run that goes on: the last loss and metrics known.
     """
     outcome = outcome or Outcome()
-    watch = _Watch(state)
+    watch, state.tell = _Watch(state), partial(hooks.tell, "on_note")
     try:
         hooks.tell("on_start", state)
         for info in watch.timing_compilation(steps(state, feed), outcome):
@@ -125,10 +128,21 @@ def fit(
                 _act(ask, info, outcome, watch, hooks, evaluation, save)
             if outcome.reason:
                 break
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        outcome.no_memory = error if isinstance(error, NoMemory) else _beside(state, error)
+        outcome.status, outcome.reason = "interrupted", outcome.no_memory.what
     finally:
         outcome.seconds["train"] = watch.train_seconds()
         hooks.tell("on_end", outcome.reason)
     return outcome
+
+
+def _beside(state: TrainState, error: Exception) -> NoMemory:
+    """Memory that ran out beside the steps: while a batch was fetched, in an evaluation, or in a callback."""
+    said = first_line(error)
+    return NoMemory(f"out of memory after step {state.step} ({said})", intact=not state.updating)
 
 
 def _act(

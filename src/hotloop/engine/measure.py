@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
+from hotloop import memory
 from hotloop.data.loader import fetch, move
 from hotloop.data.ragged import source_buckets
 from hotloop.data.source import Source
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import plain_tallies
+from hotloop.errors import NoMemory, first_line
 from hotloop.task import Batch, Tally, Task
 
 
@@ -37,12 +39,57 @@ def measuring(model: nn.Module, device: torch.device) -> Iterator[None]:
             module.training = mode
 
 
-def whole(source: Source, plan: Plan) -> Iterator[tuple[Batch, int]]:
-    """Every row of a source once, as `walk` orders them: batches on the device, each with the number of real rows."""
+class Room:
+    """Rows of an evaluation batch at present: fewer from the first one on that did not fit. Training's are untouched.
+
+    Args:
+        rows: of the plan.
+        tell: says a line (text, level) to the person; nothing if absent.
+    """
+
+    def __init__(self, rows: int, tell: Callable[[str, str], None] = lambda text, level: None) -> None:
+        self.rows, self.tell = rows, tell
+
+    def shrink(self, rows: int, said: str) -> None:
+        """Take half of a batch of `rows` rows that did not fit.
+
+        Raises:
+            NoMemory: it was a single row.
+        """
+        if rows == 1:
+            raise NoMemory(f"out of memory in evaluation on a single row ({said})", intact=True)
+        before, self.rows = self.rows, -(-rows // 2)
+        self.tell(f"OOM in evaluation: its batch {before} -> {self.rows}, training's is untouched", "warning")
+
+
+def in_batches(source: Source, plan: Plan, room: Room, work: Callable[[Batch, Tensor], None]) -> None:
+    """Do `work` on every row of a source once, as `walk` orders them; what does not fit is done in smaller pieces.
+
+    Args:
+        work: takes a batch on the device and the numbers of its real rows; it must keep nothing where it raises.
+    """
     for rows in walk(source, plan.eval_batch):
-        size = min(plan.eval_batch, len(source))
-        padded = len(rows) < size and plan.pad_ragged
-        yield move(fetch(source, _placed(rows, source, plan), size if padded else None), plan.torch_device), len(rows)
+        while len(rows):
+            part = rows[: room.rows]
+            said = _attempt(source, plan, min(room.rows, len(source)), part, work)
+            if said:  # outside of the `except` block, so that the frames of the failed attempt are free
+                memory.release(plan.torch_device)
+                room.shrink(len(part), said)
+            else:
+                rows = rows[len(part) :]
+
+
+def _attempt(source: Source, plan: Plan, size: int, rows: Tensor, work: Callable[[Batch, Tensor], None]) -> str:
+    """Do the work on these rows; what the error says where memory ran out, empty where it did not."""
+    padded = len(rows) < size and plan.pad_ragged
+    try:
+        batch = move(fetch(source, _placed(rows, source, plan), size if padded else None), plan.torch_device)
+        work(batch, rows)
+    except Exception as error:
+        if not memory.is_out_of_memory(error) or isinstance(error, NoMemory):
+            raise
+        return first_line(error)
+    return ""
 
 
 def walk(source: Source, size: int) -> Iterator[Tensor]:
@@ -62,7 +109,7 @@ def _placed(rows: Tensor, source: Source, plan: Plan) -> Tensor:
     return rows.to(plan.torch_device, non_blocking=True) if plan.resident and source.nbytes is not None else rows
 
 
-def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, float]:
+def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan, room: Room | None = None) -> dict[str, float]:
     """Loss and metrics over every item of a source, exact over uneven batches.
 
     Args:
@@ -70,18 +117,21 @@ def evaluate(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[s
         model: left as it was, its mode too.
         source: already on the device if the plan says resident.
         plan: batch size, device, precision.
+        room: the batch size of the moment, where several evaluations share one.
 
     Returns:
         Names without the eval_ prefix: loss, and what the task adds.
     """
     device, tallies = plan.torch_device, dict[str, Tally]()
-    with measuring(model, device):
-        for batch, _ in whole(source, plan):
-            with autocast(device, plan.precision):
-                found = plain_tallies(task, model, batch, len(source))
-            for name, tally in found.items():
-                wide = Tally(tally.sum.double(), tally.weight.double())  # a long float32 sum would drift
-                tallies[name] = tallies[name] + wide if name in tallies else wide
+
+    def work(batch: Batch, rows: Tensor) -> None:
+        with autocast(device, plan.precision):
+            found = plain_tallies(task, model, batch, len(source))
+        wide = {name: Tally(tally.sum.double(), tally.weight.double()) for name, tally in found.items()}
+        tallies.update({name: tallies[name] + tally if name in tallies else tally for name, tally in wide.items()})
+
+    with measuring(model, device):  # sums in double: a long one in float32 would drift
+        in_batches(source, plan, room or Room(plan.eval_batch), work)
     return means(task, tallies)
 
 
@@ -108,18 +158,23 @@ def gives_outputs(task: Task) -> bool:
     return type(task).predict is not Task.predict
 
 
-def outputs(task: Task, model: nn.Module, source: Source, plan: Plan) -> dict[str, Tensor]:
+def outputs(task: Task, model: nn.Module, source: Source, plan: Plan, room: Room | None = None) -> dict[str, Tensor]:
     """What `task.predict` gives for every row of a source, in order, on the CPU: name -> (N, ...)."""
-    device, parts = plan.torch_device, dict[str, list[Tensor]]()
+    device, parts, places = plan.torch_device, dict[str, list[Tensor]](), list[Tensor]()
+
+    def work(batch: Batch, rows: Tensor) -> None:
+        with autocast(device, plan.precision):
+            found = task.predict(model, batch)
+        kept = {name: value[: len(rows)] for name, value in found.items()}
+        moved = {name: (v.float() if v.is_floating_point() else v).cpu() for name, v in kept.items()}
+        for name, value in moved.items():
+            parts.setdefault(name, []).append(value)
+        places.append(rows)
+
     with measuring(model, device):
-        for batch, real in whole(source, plan):
-            with autocast(device, plan.precision):
-                found = task.predict(model, batch)
-            for name, value in found.items():
-                kept = value[:real]
-                parts.setdefault(name, []).append((kept.float() if kept.is_floating_point() else kept).cpu())
-    places = torch.cat(list(walk(source, plan.eval_batch))).argsort()
-    return {name: torch.cat(pieces)[places] for name, pieces in parts.items()}
+        in_batches(source, plan, room or Room(plan.eval_batch), work)
+    order = torch.cat(places).argsort()
+    return {name: torch.cat(pieces)[order] for name, pieces in parts.items()}
 
 
 def prefixed(metrics: dict[str, float], part: str = "eval") -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from hotloop import device as machine
+from hotloop import memory
 from hotloop.data.loader import fetch, move
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
@@ -23,8 +24,8 @@ from hotloop.engine.blame import telling_whose
 from hotloop.engine.measure import means, measuring
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
-from hotloop.engine.reduce import micro_batches, micro_loss, plain_tallies, rows_of, total_weights
-from hotloop.errors import HotloopError
+from hotloop.engine.reduce import couples_the_batch, micro_batches, micro_loss, plain_tallies, rows_of, total_weights
+from hotloop.errors import HotloopError, NoMemory, first_line
 from hotloop.task import Batch, LossValues, Task
 
 _ROUNDS = 3
@@ -60,6 +61,34 @@ def buffers_put_back(model: nn.Module) -> Iterator[None]:
     finally:
         for buffers, name, buffer, value in before:
             buffers[name] = buffer.copy_(value)
+
+
+def look_at_what_fits(
+    task: Task,
+    model: nn.Module,
+    fetched: Callable[[int, torch.device], Batch],
+    rows: int,
+    device: torch.device,
+    precisions: list[str],
+) -> Facts:
+    """`look` at the first `rows` rows; where memory runs out, at half of them. What then fits is for the steps to find.
+
+    Raises:
+        NoMemory: a single row does not fit.
+    """
+    while True:
+        try:
+            return look(task, model, fetched(rows, device), device, precisions)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            said = first_line(error)
+        model.zero_grad(set_to_none=True)
+        memory.release(device)
+        fewest = 2 if couples_the_batch(model) else 1
+        if rows <= fewest:
+            raise NoMemory(f"out of memory on {rows} row(s), before the first step ({said})", intact=True)
+        rows = max(fewest, -(-rows // 2))
 
 
 def look(task: Task, model: nn.Module, batch: Batch, device: torch.device, precisions: list[str]) -> Facts:
@@ -177,11 +206,6 @@ def _pass(task: Task, model: nn.Module, batch: Batch, device: torch.device, prec
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def couples_the_batch(model: nn.Module) -> bool:
-    """Whether a row's output depends on the other rows in training (BatchNorm), so that padding would change it."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def lone_row_steps(sampler: Sampler, plan: Plan) -> list[int]:

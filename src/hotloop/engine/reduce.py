@@ -27,18 +27,34 @@ def rows_of(batch: Mapping[str, Any]) -> int:
     return rows_of(value) if isinstance(value, Mapping) else len(value)
 
 
-def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch cut into pieces of at most `size` rows, in order; views, not copies."""
+def micro_batches(batch: Batch, size: int, lone_row: bool = True) -> Iterator[Batch]:
+    """The batch cut into pieces of at most `size` rows, in order; views, not copies.
+
+    Without `lone_row` (for layers that couple rows) no piece is a single one: the last two pieces share their rows, or
+    a last row joins two others.
+    """
     rows = rows_of(batch)
     if rows <= size:
         yield batch
         return
-    for first in range(0, rows, size):
-        yield _cut(batch, first, first + size)
+    ends = [*range(size, rows, size), rows]
+    if not lone_row and size > 1 and rows % size == 1:
+        ends[-2:] = [rows - (size + 1) // 2, rows] if size > 2 else [rows]
+    for first, last in zip([0, *ends], ends, strict=False):
+        yield _cut(batch, first, last)
 
 
 def _cut(batch: Mapping[str, Any], first: int, last: int) -> dict[str, Any]:
     return {name: _cut(v, first, last) if isinstance(v, Mapping) else v[first:last] for name, v in batch.items()}
+
+
+def couples_the_batch(model: nn.Module) -> bool:
+    """Whether a row's output depends on the other rows in training, so that padding or splitting would change it.
+
+    BatchNorm does; another layer declares it with an attribute `couples_the_batch = True`.
+    """
+    known = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(part, known) or getattr(part, "couples_the_batch", False) is True for part in model.modules())
 
 
 def total_weights(task: Task, batch: Batch) -> Totals:
@@ -116,9 +132,13 @@ def _scalar_share(task: Task, value: Tensor, weight: Tensor | None, micro: Batch
     return value
 
 
-def scalar_refused(situation: str) -> HotloopError:
+class Indivisible(HotloopError):
+    """A loss that came as a mean, where a batch is split."""
+
+
+def scalar_refused(situation: str) -> Indivisible:
     """Why a mean cannot be averaged again by rows."""
-    return HotloopError(
+    return Indivisible(
         f"the loss is a single number, which cannot be weighed right for {situation}",
         where="the task's loss",
         fix="return unreduced values (reduction='none'), or say with loss_weight(batch) what the mean was taken over",

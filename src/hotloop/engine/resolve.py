@@ -24,10 +24,11 @@ from hotloop.config.schema import (
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
+from hotloop.engine.optim import require_offloadable
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.precision import resolve as resolve_precision
-from hotloop.engine.probe import Facts, couples_the_batch
-from hotloop.engine.reduce import scalar_refused
+from hotloop.engine.probe import Facts
+from hotloop.engine.reduce import couples_the_batch, scalar_refused
 from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import HotloopError
 
@@ -84,7 +85,7 @@ def resolve(
         HotloopError: something asked for by name cannot be had here.
     """
     training, per_epoch = sections.training, sampler.steps_per_epoch
-    total, memory = total_steps(training, per_epoch), sections.memory
+    total = total_steps(training, per_epoch)
     size = min(micro_batch or training.batch_size, sampler.batch_size)
     pieces = -(-sampler.batch_size // size)
     precision, mode, facts, remarks = _arithmetic(training, device, pieces, total, probe)
@@ -102,19 +103,33 @@ def resolve(
         pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),
         steps_per_epoch=per_epoch,
         total_steps=total,
-        eval_every=_every(training.eval_every, per_epoch),
-        log_every=training.log_every,
-        checkpoint_every=_every(sections.callbacks.checkpoint_every, per_epoch),
         on_nan=sections.on_nan,
-        recompute=sections.optimization.gradient_checkpointing,
-        optimizer=sections.optimization.optimizer,
-        offload=memory.offload == "on",
-        memory_limit=machine.budget_bytes(memory.budget, device),
-        recover=memory.recover == "on",
-        on_batchnorm=memory.on_batchnorm,
+        **_cadence(training, sections.callbacks, per_epoch),
+        **_room(sections.optimization, sections.memory, device),
         **_feeding(sections.data, device, train),
     )
-    return plan, remarks + _unpinned(sections.data, device)
+    return plan, remarks + _unpinned(sections.data, device) + _offloading(sections, device)
+
+
+def _cadence(training: TrainingSection, callbacks: CallbacksSection, per_epoch: int) -> dict[str, Any]:
+    """Steps between two validations, records and checkpoints."""
+    return {
+        "eval_every": _every(training.eval_every, per_epoch),
+        "log_every": training.log_every,
+        "checkpoint_every": _every(callbacks.checkpoint_every, per_epoch),
+    }
+
+
+def _room(optimization: OptimizationSection, memory: MemorySection, device: torch.device) -> dict[str, Any]:
+    """What decides over the memory that a run takes, and what it does when there is too little."""
+    return {
+        "recompute": optimization.gradient_checkpointing,
+        "optimizer": optimization.optimizer,
+        "offload": memory.offload == "on" and device.type == "cuda",
+        "memory_limit": machine.budget_bytes(memory.budget, device),
+        "recover": memory.recover == "on",
+        "on_batchnorm": memory.on_batchnorm,
+    }
 
 
 def _arithmetic(
@@ -237,3 +252,13 @@ def _unpinned(data: DataSection, device: torch.device) -> list[str]:
     if data.pin_memory != "on" or device.type == "cuda":
         return []
     return [f"data.pin_memory=on is left out: it speeds up copies to an NVIDIA GPU, and this run is on {device}"]
+
+
+def _offloading(sections: Sections, device: torch.device) -> list[str]:
+    """What keeping the optimizer's state on the host means here."""
+    if sections.memory.offload != "on":
+        return []
+    if device.type != "cuda":
+        return [f"memory.offload=on is left out: on {device} the optimizer's state is in the host's memory anyway"]
+    require_offloadable(sections.optimization.optimizer)
+    return ["the optimizer's state is on the host and the update runs there: the host waits for the GPU once a step"]

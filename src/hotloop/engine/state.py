@@ -8,6 +8,7 @@ was met and the run is to stop), sums for the log interval.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 
 from hotloop import device as machine
 from hotloop.engine.average import Average
-from hotloop.engine.optim import bare_step
+from hotloop.engine.draws import Draws
+from hotloop.engine.optim import allocate, bare_step
+from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
-from hotloop.engine.reduce import Totals
+from hotloop.engine.reduce import Totals, couples_the_batch
 from hotloop.task import Batch
 
 MicroLoss = Callable[[Batch, Totals], Tensor]
@@ -67,6 +70,7 @@ class TrainState:
         device = plan.torch_device
         self.model, self.optimizers, self.plan = model, optimizers, plan
         self.totals, self.micro_loss = totals, micro_loss
+        allocate(optimizers)
         self.updates = [bare_step(optimizer) for optimizer in optimizers]
         self.max_grad_norm, self.base_rate = max_grad_norm, base_rate
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -77,6 +81,10 @@ class TrainState:
         self.average = None if ema is None else Average(model, ema)
         self._buffer_places = _changing_buffers(model)
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
+        self.pieces, self.updating = Pieces(plan.micro_batch, not couples_the_batch(model)), False
+        self.draws = Draws(device)
+        self.tell: Callable[[str, str], None] = _warn
+        self.ask: Callable[[str], bool] = lambda question: True
         self.step = 0
         self.applied = torch.zeros(1, dtype=torch.int64, device=device)
         self.alive = torch.zeros(
@@ -111,6 +119,15 @@ class TrainState:
         """Keep the buffers as they are before the forward pass."""
         if self._buffer_places:
             torch._foreach_copy_(self._buffers_before, self.buffers)
+
+    def say(self, text: str, level: str) -> None:
+        """Tell the person a line, through whoever listens now."""
+        self.tell(text, level)
+
+    def put_buffers_back(self) -> None:
+        """Undo what forward passes did to the buffers since `remember_buffers`."""
+        if self._buffer_places:
+            torch._foreach_copy_(self.buffers, self._buffers_before)
 
     def hold_on(self, loss: Tensor, overflow: Tensor) -> Tensor:
         """The flag that holds this update: 1.0 where a value was not finite, and for good after it with on_nan: stop.
@@ -185,6 +202,7 @@ class TrainState:
             "rate_scale": self.rate_scale,
             "counters": {**counters, "grad_norm": self.grad_norm, "counted": self.counted},
             "step": self.step,
+            "pieces": self.pieces.state_dict(),
             "random": machine.random_state(self.plan.torch_device),
         }
 
@@ -193,6 +211,7 @@ class TrainState:
         self.model.load_state_dict(stored["model"])
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        allocate(self.optimizers)  # a checkpoint may lack the state of what was not trained before it
         self._bind_rates()
         if self.average:
             self.average.load_state_dict(stored["average"])
@@ -203,7 +222,15 @@ class TrainState:
             getattr(self, name).copy_(stored["counters"][name])
         self.grad_norm = stored["counters"]["grad_norm"].to(self.held.device)
         self.counted, self.step = stored["counters"]["counted"], stored["step"]
+        if "pieces" in stored:  # checkpoints of before have none
+            self.pieces.load_state_dict(stored["pieces"])
         machine.restore_random_state(stored["random"], self.plan.torch_device)
+
+
+def _warn(text: str, level: str) -> None:
+    """Where no run listens (a loop of the user's own) a warning is a warning of Python's."""
+    if level == "warning":
+        warnings.warn(text, stacklevel=2)
 
 
 def _changing_buffers(model: nn.Module) -> list[tuple[dict[str, Any], str]]:

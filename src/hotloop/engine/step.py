@@ -28,9 +28,11 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     state.set_rates()
     state.remember_buffers()
+    state.pieces.begun, state.updating = 0, False
     totals = state.totals(batch)
     loss: Tensor | None = None
-    for micro in micro_batches(batch, state.plan.micro_batch):
+    for micro in micro_batches(batch, state.pieces.rows, state.pieces.lone_row):
+        state.pieces.begun += 1
         part = state.micro_loss(micro, totals)
         (part if state.scaler is None else part * state.scaler.scale).backward()  # type: ignore[no-untyped-call]
         loss = part.detach().clone() if loss is None else loss + part.detach()  # a captured graph reuses its output
@@ -43,6 +45,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     if state.max_grad_norm is not None:
         torch._foreach_mul_(gradients, (state.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
 
+    state.updating = True  # from here on a step cannot be taken back
     overflow = (loss + norm).mul_(0.0).nan_to_num_(nan=1.0).float()  # 1.0 where loss or norm is not finite, else 0.0
     held = state.hold_on(loss, overflow)
     hold(state.optimizers, held)
@@ -51,4 +54,5 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     for parameter in state.parameters:
         parameter.grad = None
     state.settle(loss, norm, held)
+    state.updating = False
     return loss, norm

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _REDRAW_SECONDS = 0.25
+_PATIENCE = 60  # seconds that a question waits
 _QUIET = ("warning", "error")
 
 
@@ -108,6 +109,13 @@ class Console:
             self._print(f"Warning: {text}", "bold yellow")
         else:
             self._print(text, "dim")
+
+    def confirm(self, question: str) -> bool:
+        """Ask at a terminal, and go on by itself after a minute; elsewhere at once."""
+        if not self._live or not sys.stdin.isatty():
+            return True
+        self._print(f"{question} [Y/n, goes on after {_PATIENCE} s] ", "bold yellow")
+        return answered(sys.stdin, _PATIENCE).lower() not in ("n", "no")
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Close the bar and print the summary as a small table."""
@@ -221,6 +229,17 @@ class Console:
         if not self._total or self._first_at is None or done <= 0:
             return None
         return (self._total - self._step) * (perf_counter() - self._first_at) / done
+
+
+def answered(source: TextIO, seconds: float) -> str:
+    """A line from `source`, or nothing if none comes in time (or the system cannot wait for one)."""
+    import select
+
+    try:
+        ready, _, _ = select.select([source], [], [], seconds)
+    except (OSError, ValueError):  # Windows waits for sockets only
+        return ""
+    return source.readline().strip() if ready else ""
 
 
 def _is_terminal(file: TextIO) -> bool:

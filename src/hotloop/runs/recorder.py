@@ -67,6 +67,10 @@ class Recorder:
         self._folder.log(line)
         self._reporter.note(line)
 
+    def on_note(self, text: str, level: str) -> None:
+        self._folder.log(text)
+        self._reporter.note(text, level)
+
     def on_save(self, step: int) -> None:
         for tracker in self._trackers:
             tracker.flush()

@@ -46,6 +46,9 @@ class Reporter(Protocol):
     def note(self, text: str, level: str = "info") -> None:
         """One line for the reader; `level` is "info" or "warning"."""
 
+    def confirm(self, question: str) -> bool:
+        """Ask the person; True where nobody is there to answer, for a run must not wait a night for a word."""
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Training ended with this training_summary.json; `dir`, if there, is shown as the place."""
 
@@ -80,6 +83,10 @@ class Silent:
 
     def note(self, text: str, level: str = "info") -> None:
         """Show nothing."""
+
+    def confirm(self, question: str) -> bool:
+        """Nobody is there to ask."""
+        return True
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Show nothing."""

@@ -19,9 +19,8 @@ from torch import Tensor
 from hotloop import memory
 from hotloop.assemble import Session
 from hotloop.engine import measure
-from hotloop.engine.plan import Plan
-from hotloop.engine.probe import couples_the_batch
-from hotloop.engine.reduce import micro_batches, rows_of
+from hotloop.engine.recompute import supports
+from hotloop.engine.reduce import couples_the_batch, micro_batches, rows_of
 from hotloop.engine.step import train_step
 from hotloop.errors import HotloopError
 from hotloop.task import Batch
@@ -113,7 +112,7 @@ class Gauge:
             effective=plan.effective_batch,
             rows=rows_of(self._batch),
             eval_batch=plan.eval_batch,
-            recomputes=hasattr(model, "gradient_checkpointing_enable") or hasattr(model, "gradient_checkpointing"),
+            recomputes=supports(model),
             couples=couples_the_batch(model),
             weights=sum(p.numel() * p.element_size() for p in model.parameters()),
             state=4 * trained * moments,
@@ -193,7 +192,7 @@ class Gauge:
     def _step(self, batch: Batch) -> None:
         """A real step on rows that are one micro-batch."""
         self._drop_gradients()
-        self._session.state.plan = Plan.from_dict({**self._session.plan.to_dict(), "micro_batch": rows_of(batch)})
+        self._session.state.pieces.rows = rows_of(batch)
         self._train(batch)
 
     def _train(self, batch: Batch) -> None:
