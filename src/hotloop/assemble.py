@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
+from hotloop import memory
 from hotloop.config import direction, guards
 from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
@@ -25,12 +26,13 @@ from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import measure, recompute, schedule
+from hotloop.engine.footprint import Forecast
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
-from hotloop.engine.probe import Facts, look_at_what_fits, refuse_lone_rows, rehearse
-from hotloop.engine.reduce import Totals, couples_the_batch, micro_loss, total_weights
+from hotloop.engine.probe import Facts, coupled_in_pieces, look_at_what_fits, refuse_lone_rows, rehearse
+from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
@@ -54,6 +56,7 @@ class Session:
     state: TrainState
     room: measure.Room
     remarks: list[str] = field(default_factory=list)
+    forecast: Forecast | None = None
 
     @property
     def splits(self) -> Splits:
@@ -90,7 +93,9 @@ class Session:
         return found
 
     def _measure(self, source: Source) -> dict[str, float]:
-        return measure.evaluate(self.task, self.state.model, source, self.plan, self.room)
+        self.state.guard.make_room()
+        with self.state.guard:
+            return measure.evaluate(self.task, self.state.model, source, self.plan, self.room)
 
 
 def build(
@@ -111,6 +116,7 @@ def build(
     config = loaded.config
     require_single_process()
     device = _device(config, plan)
+    before = memory.own(device)  # what the budget leaves out: the process as it is without data and model
     _settle_process(config, plan)
     if plan is None and (assets := inherited(config.model.init_from)) is not None:
         task.inherit(assets)
@@ -131,6 +137,7 @@ def build(
         _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
     machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
     state = _state(config, task, model, plan)
+    state.guard.baseline = before
     remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler, model), *plan.inexact()]
     return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
 
@@ -251,24 +258,11 @@ def _remarks(config: Config, plan: Plan, sampler: Sampler, model: nn.Module) -> 
     lines = schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
     if config.training.max_time is not None and plan.total_steps < schedule.OPEN_ENDED:
         lines.append(f"ends after {plan.total_steps:,} steps or {config.training.max_time:g} s, whichever comes first")
-    lines += _coupled(plan, model)
+    lines += coupled_in_pieces(plan, model)
     rows, wanted = len(sampler.indices(0, 0)), sampler.batch_size
     if rows >= wanted:
         return lines
     return [*lines, f"an effective batch of {wanted:,} is more than the data holds: each step sees all {rows:,} rows"]
-
-
-def _coupled(plan: Plan, model: nn.Module) -> list[str]:
-    """A line where layers that mix rows see pieces of the effective batch; an error where that is refused."""
-    if plan.accumulation == 1 or not couples_the_batch(model):
-        return []
-    what = (
-        f"BatchNorm (or another layer that mixes rows) sees micro-batches of {plan.micro_batch} rows, not the "
-        f"effective batch of {plan.effective_batch}: the result is not that of one batch"
-    )
-    if plan.on_batchnorm == "refuse":
-        raise HotloopError(what, where="memory.on_batchnorm", fix="use gradient_accumulation_steps=1, or allow it")
-    return [what]
 
 
 def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:

@@ -83,9 +83,17 @@ def _summary(session: Session, outcome: Outcome, judge: Judge) -> dict[str, Any]
         "best": judge.verdict,
         "seconds": {},
         "effective_batch": plan.effective_batch,
-        "peak_memory": machine.peak_memory(plan.torch_device),
+        "peak_memory": state.guard.process_peak(),
+        "memory": _memory(session),
         "parameters": sum(parameter.numel() for parameter in state.model.parameters()),
     }
+
+
+def _memory(session: Session) -> dict[str, Any]:
+    """What the run took of memory from its first step to its last, beside what was forecast; bytes, 0 for no limit."""
+    found, state = session.forecast, session.state
+    foreseen = {} if found is None else {"forecast": found.total, "parts": found.to_dict()}
+    return {**foreseen, "peak": state.guard.peak(), "limit": state.guard.limit, "oom_retries": state.pieces.retries}
 
 
 def baselines(session: Session) -> dict[str, dict[str, float]]:

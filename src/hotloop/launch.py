@@ -15,8 +15,9 @@ from typing import Any
 
 from hotloop import assemble, memory, saved
 from hotloop import device as machine
+from hotloop.announce import announce, recorder
 from hotloop.assemble import Session
-from hotloop.conclude import baselines, baselines_of, finish
+from hotloop.conclude import baselines, finish
 from hotloop.config import to_yaml
 from hotloop.config.arguments import Arguments
 from hotloop.config.load import Loaded
@@ -25,16 +26,14 @@ from hotloop.data.fingerprint import fingerprint
 from hotloop.data.ledger import to_json
 from hotloop.engine import checkpoint, loop
 from hotloop.engine.callbacks import Judge
+from hotloop.engine.footprint import forecast
 from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Choice, Plan
-from hotloop.engine.schedule import OPEN_ENDED
 from hotloop.errors import NoMemory
 from hotloop.parts import autopsy
-from hotloop.runs.recorder import Recorder, Tracker
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
-from hotloop.runs.wording import baseline_lines
 from hotloop.saved import (
     ASSETS,
     BASELINES,
@@ -182,12 +181,14 @@ def _conduct(
     config, plan, state = session.config, session.plan, session.state
     purge = state.step + 1 if judged.resumed else None
     trackers = [TensorBoard(folder.dir / "tensorboard", purge)] if "tensorboard" in config.experiment.trackers else []
-    hooks, judge = assemble.observe(session, [_recorder(session, folder, reporter, trackers), *callbacks])
+    hooks, judge = assemble.observe(session, [recorder(session, folder, reporter, trackers), *callbacks])
     state.ask = reporter.confirm
     remarks = hooks.load_state_dict(judged.states)
     if judged.resumed:
         _keeper(session, folder, judge).restore(state.step, judged.scores)
-    _announce(session, folder, reporter, [*notes, *remarks])
+    if not judged.resumed:
+        session.forecast = forecast(session.task, state, session.splits)
+    announce(session, folder, reporter, [*notes, *remarks])
     save = partial(_save, session, folder, hooks, judge, judged.spent)
     evaluate = partial(_evaluate, session, reporter) if session.splits.val is not None else None
     startup = time.time() - started
@@ -218,28 +219,6 @@ def _end_short(
         save(outcome)
     steps = [checkpoint.step_of(path) for path in folder.checkpoints.glob("step_*.pt")]
     return explained(session, short, folder.dir, max(steps, default=-1))
-
-
-def _recorder(session: Session, folder: RunFolder, reporter: Reporter, trackers: Sequence[Tracker]) -> Recorder:
-    plan = session.plan
-    told = getattr(session.task, "epoch_line", False) and plan.total_steps < OPEN_ENDED
-    return Recorder(folder, reporter, trackers, -(-plan.total_steps // plan.steps_per_epoch) if told else None)
-
-
-def _announce(session: Session, folder: RunFolder, reporter: Reporter, notes: Sequence[str]) -> None:
-    """Tell what will be trained, and how."""
-    config, plan, level = session.config, session.plan, session.config.experiment.log_level
-    known = baselines_of(folder)
-    details = plan.all_lines() if level == "debug" else []
-    reporter.start(
-        f"{Path(config.task).name} | {folder.dir.name}",
-        [*notes, *baseline_lines(known), *plan.lines(), *session.remarks, *details],
-        plan.total_steps if plan.total_steps < OPEN_ENDED else 0,
-        first_step=session.state.step,
-        memory_total=machine.memory_total(plan.torch_device) if plan.torch_device.type == "cuda" else 0,
-        level=level,
-        baselines=known,
-    )
 
 
 def _evaluate(session: Session, reporter: Reporter) -> dict[str, float]:

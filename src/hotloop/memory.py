@@ -1,4 +1,4 @@
-"""Memory of the device and of this process: what is used, the peak, and whether an error tells of too little.
+"""Memory of the device and of this process: what is used, the peak, and the errors that say there was none.
 
 Bytes throughout. On a GPU the figures are the allocator's; on a CPU they are the process's resident memory.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
+import mmap
+import sys
 from pathlib import Path
 
 import psutil
@@ -16,16 +19,18 @@ import torch
 from hotloop import device as machine
 from hotloop.errors import NoMemory
 
-# What the allocators and libraries say; none of these words is in another message of theirs.
+# What the allocators and libraries say, in lower case; none of these words is in another message of theirs.
 _TEXTS = (
     "out of memory",  # CUDA, HIP, MPS, the CUDA driver, XPU
     "can't allocate memory",  # DefaultCPUAllocator
     "not enough memory",  # DefaultCPUAllocator on Windows
     "cannot allocate memory",  # the system's own words for ENOMEM
-    "ALLOC_FAILED",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSOLVER_STATUS_, CUFFT_
+    "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_, CUSOLVER_STATUS_, CUFFT_
     "std::bad_alloc",
     "bad allocation",
-    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",  # the CUDA allocator, while it words its own error
+    "nvml_success == r internal assert failed",  # the CUDA allocator, while it words its own error
+    "could not create a primitive",  # oneDNN, where it gets no memory for a kernel's code (seen under RLIMIT_DATA)
+    "could not create a memory object",
 )
 
 
@@ -36,6 +41,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         seen.add(id(error))
         if isinstance(error, torch.OutOfMemoryError | MemoryError | NoMemory):
             return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
         if isinstance(error, RuntimeError | OSError) and text_says_out_of_memory(str(error)):
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -44,7 +51,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def text_says_out_of_memory(text: str) -> bool:
     """Whether a message, such as the last words of another process, says so."""
-    return any(words in text for words in _TEXTS)
+    return any(words in text.lower() for words in _TEXTS)
 
 
 def release(device: torch.device) -> None:
@@ -53,7 +60,13 @@ def release(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
-        with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed; others have no such function
+        trim()
+
+
+def trim() -> None:
+    """Let malloc give back what it keeps for later; only glibc keeps much, and only it has this call."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -76,8 +89,7 @@ def peak(device: torch.device) -> int:
     """Bytes at the highest point since `reset_peak`, or since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    found = _status("VmHWM:")
-    return machine.peak_memory(device) if found is None else found
+    return status().get("VmHWM") or machine.peak_memory(device)
 
 
 def reset_peak(device: torch.device) -> bool:
@@ -91,15 +103,36 @@ def reset_peak(device: torch.device) -> bool:
     return False
 
 
-def _status(name: str) -> int | None:
-    """A figure of /proc/self/status in bytes; None where there is no such file."""
+def own(device: torch.device) -> int:
+    """Bytes that belong to this process alone: allocated on a GPU; on a CPU resident, without pages of files.
+
+    Code of libraries and mapped data files are left out: the system takes such pages back when it needs them.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    with contextlib.suppress(OSError):
+        _, resident, of_files = Path("/proc/self/statm").read_bytes().split()[:3]
+        return (int(resident) - int(of_files)) * mmap.PAGESIZE
+    return int(psutil.Process().memory_info().rss)
+
+
+def own_peak() -> int:
+    """Like `own` on a CPU, at the highest point since `reset_peak`; 0 where the system does not tell."""
+    figures = status()
+    return figures.get("VmHWM", 0) - figures.get("RssFile", 0) - figures.get("RssShmem", 0)
+
+
+def swapped() -> int:
+    """Bytes of this process that the system has moved to the disk; 0 where it does not tell."""
+    return status().get("VmSwap", 0)
+
+
+def status() -> dict[str, int]:
+    """The sizes in /proc/self/status, in bytes; empty where there is no such file."""
+    found = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def resident() -> int:
-    """Resident bytes of this process."""
-    return int(psutil.Process().memory_info().rss)
+            name, _, value = line.partition(":")
+            if value.endswith(" kB"):
+                found[name] = int(value.split()[0]) * 1024
+    return found

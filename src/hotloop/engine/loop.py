@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from hotloop import device as machine
 from hotloop import memory
+from hotloop.engine import pressure
 from hotloop.engine.hooks import INTERRUPTED, Ask, Hooks, Record, StepInfo
 from hotloop.engine.recover import transact
 from hotloop.engine.reduce import rows_of
@@ -118,6 +118,7 @@ def fit(
     outcome = outcome or Outcome()
     watch, state.tell = _Watch(state), partial(hooks.tell, "on_note")
     try:
+        state.guard.start()
         hooks.tell("on_start", state)
         for info in watch.timing_compilation(steps(state, feed), outcome):
             ask = hooks.ask("on_step", info)
@@ -135,6 +136,7 @@ def fit(
         outcome.status, outcome.reason = "interrupted", outcome.no_memory.what
     finally:
         outcome.seconds["train"] = watch.train_seconds()
+        state.guard.close()
         hooks.tell("on_end", outcome.reason)
     return outcome
 
@@ -166,7 +168,10 @@ def _act(
         return
     if log:
         outcome.train_loss = readout.train_loss
-        hooks.tell("on_record", watch.record(info, readout))
+        record, warnings = watch.record(info, readout)
+        hooks.tell("on_record", record)
+        for warning in warnings:
+            hooks.tell("on_note", f"step {info.step}: {warning}", "warning")
     if ask.evaluate and evaluation is not None:
         ask = ask | _evaluate(info, outcome, watch, hooks, evaluation)
     if ask.rate_factor != 1.0:
@@ -198,7 +203,7 @@ class _Watch:
     """Times training without evaluation and saving, and words the training records."""
 
     def __init__(self, state: TrainState) -> None:
-        self._device, self._compiled = state.plan.torch_device, state.plan.compile != "off"
+        self._compiled, self._memory, self._recorded = state.plan.compile != "off", pressure.Watch(), state.step
         self.spent = 0.0  # seconds of training so far
         self._since_record = 0.0
         self.rows, self.stall = 0, _Stall(state)
@@ -212,10 +217,12 @@ class _Watch:
             yield first
         yield from stepping
 
-    def record(self, info: StepInfo, readout: Readout) -> Record:
+    def record(self, info: StepInfo, readout: Readout) -> tuple[Record, list[str]]:
+        """The record of this log point, and warnings of memory."""
         speed = self.rows / self._since_record if self._since_record else 0.0
-        self.rows, self._since_record = 0, 0.0
-        return {
+        sample = pressure.take(info.state, self._since_record / max(1, info.step - self._recorded))
+        self.rows, self._since_record, self._recorded = 0, 0.0, info.step
+        record = {
             "step": info.step,
             "epoch": round(info.epoch, 6),
             "train_loss": readout.train_loss,
@@ -223,9 +230,10 @@ class _Watch:
             "grad_norm": readout.grad_norm,
             **({"skipped_updates": readout.skipped} if readout.skipped else {}),
             "samples_per_second": speed,
-            "gpu_memory": machine.memory_used(self._device) if self._device.type == "cuda" else 0,
+            **pressure.figures(info.state, sample),
             "seconds": self.spent,
         }
+        return record, self._memory.look(sample)
 
     def pause(self) -> None:
         """Something other than training begins; the device has been waited for."""

@@ -43,7 +43,8 @@ def transact(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
         before = draws.take()
         said, whole = "", False
         try:
-            result = train_step(state, batch)
+            with state.guard:
+                result = train_step(state, batch)
         except Exception as error:
             if not memory.is_out_of_memory(error) and (first_failure or not isinstance(error, Indivisible)):
                 raise

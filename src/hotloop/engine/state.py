@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hotloop import device as machine
 from hotloop.engine.average import Average
 from hotloop.engine.draws import Draws
+from hotloop.engine.guard import Guard
 from hotloop.engine.optim import allocate, bare_step
 from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
@@ -83,6 +84,7 @@ class TrainState:
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
         self.pieces, self.updating = Pieces(plan.micro_batch, not couples_the_batch(model)), False
         self.draws = Draws(device)
+        self.guard = Guard(device, plan.memory_limit, layers=plan.compile == "off")
         self.tell: Callable[[str, str], None] = _warn
         self.ask: Callable[[str], bool] = lambda question: True
         self.step = 0

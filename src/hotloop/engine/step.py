@@ -35,6 +35,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
         state.pieces.begun += 1
         part = state.micro_loss(micro, totals)
         (part if state.scaler is None else part * state.scaler.scale).backward()  # type: ignore[no-untyped-call]
+        state.guard.check()
         loss = part.detach().clone() if loss is None else loss + part.detach()  # a captured graph reuses its output
     assert loss is not None, "a batch has at least one row"
 

@@ -29,7 +29,7 @@ class Reporter(Protocol):
             lines: what to know before it starts (data, plan, notes).
             total_steps: optimizer steps of the whole run; 0 where only time or a metric ends it.
             first_step: steps already done (a resumed run).
-            memory_total: bytes of the device's memory; 0 on a CPU.
+            memory_total: bytes of the budget, or of a GPU's memory; 0 on a CPU without a budget.
             level: "debug" and "info" show everything, "warning" warnings and the summary, "error" nothing.
             baselines: of simple predictors, name -> metric -> value, shown beside each figure of validation.
         """

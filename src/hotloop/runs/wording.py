@@ -22,14 +22,15 @@ def training_line(record: Mapping[str, Any], memory_total: int = 0) -> str:
 
     Args:
         record: as in metrics.jsonl; `tokens_per_second` is preferred to `samples_per_second` where both are there.
-        memory_total: bytes of the device's memory, 0 if unknown.
+        memory_total: bytes that the run may take: of its budget, or of a GPU's memory; 0 if unknown.
     """
     parts = [f"Step {record['step']}", f"Loss: {number(record['train_loss'], '.4f')}"]
     if record.get("learning_rate") is not None:
         parts.append(f"LR: {record['learning_rate']:.2e}")
     if record.get("gpu_memory"):
-        total = f"/{memory_total / _GB:.0f}GB" if memory_total else ""
-        parts.append(f"GPU Mem: {gigabytes(record['gpu_memory'])}{total}")
+        parts.append(f"GPU Mem: {gigabytes(record['gpu_memory'])}{_of(memory_total)}")
+    elif "memory" in record:  # of a budget
+        parts.append(f"Mem: {gigabytes(record['memory'])}{_of(memory_total)}")
     else:
         parts.append(f"Mem: {gigabytes(process_memory())}")
     for key, unit in (("tokens_per_second", "tokens/s"), ("samples_per_second", "samples/s")):
@@ -37,6 +38,14 @@ def training_line(record: Mapping[str, Any], memory_total: int = 0) -> str:
             parts.append(f"{thousands(record[key])} {unit}")
             break
     return " | ".join(parts)
+
+
+def _of(total: int) -> str:
+    """`/4GB` behind what is used of it; a card says a little less than the whole number that it is sold by."""
+    amount = total / _GB
+    if not total:
+        return ""
+    return f"/{amount:.0f}GB" if amount >= 10 or abs(amount - round(amount)) <= 0.05 * amount else f"/{amount:.2g}GB"
 
 
 def evaluation_line(record: Mapping[str, Any], baselines: Baselines | None = None) -> str:
@@ -125,11 +134,26 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "concluded on": f"the {summary['weights']} weights" if summary.get("weights") else None,
         "time": _seconds(summary.get("seconds")),
         "batch": None if summary.get("effective_batch") is None else f"{summary['effective_batch']} effective",
-        "memory": None if not summary.get("peak_memory") else f"{gigabytes(summary['peak_memory'])} at the peak",
+        "memory": _memory(summary),
         "parameters": None if summary.get("parameters") is None else thousands(summary["parameters"]),
         "folder": summary.get("dir"),
     }
     return [(name, str(value)) for name, value in candidates.items() if value not in (None, "")]
+
+
+def _memory(summary: Mapping[str, Any]) -> str | None:
+    """The peak; where it was forecast or limited, of what the run itself took."""
+    whole, own = summary.get("peak_memory"), summary.get("memory") or {}
+    if not whole:
+        return None
+    if not own.get("forecast") and not own.get("limit"):
+        return f"{gigabytes(whole)} at the peak"
+    foreseen = f" (forecast {own['forecast'] / _GB:.2f}GB)" if own.get("forecast") else ""
+    budget = f", budget {own['limit'] / _GB:.3g}GB" if own.get("limit") else ""
+    retries = f", {own['oom_retries']} steps repeated" if own.get("oom_retries") else ""
+    return (
+        f"{own['peak'] / _GB:.2f}GB at the peak{foreseen}{budget}{retries}; {gigabytes(whole)} with all that is loaded"
+    )
 
 
 def _beside_loss(summary: Mapping[str, Any]) -> str | None:
