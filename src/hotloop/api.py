@@ -17,7 +17,7 @@ from hotloop.config.kept import refuse_changes
 from hotloop.config.load import Loaded, load, read_saved
 from hotloop.config.schema import Config, TaskOptions
 from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
-from hotloop.engine import loop
+from hotloop.engine import loop, recompute
 from hotloop.engine.hooks import StepInfo
 from hotloop.errors import HotloopError
 from hotloop.folds import require_one
@@ -28,6 +28,7 @@ from hotloop.runs.store import RunFolder
 from hotloop.saved import FIT, Run, find_task, read_json, rooted
 from hotloop.task import Task, options_of
 from hotloop.tasks.own import require_task
+from hotloop.tune.choose import choose
 
 _FIT_ONLY = (
     "callbacks.",
@@ -79,10 +80,11 @@ def fit(
     data, loaded = _with_loader(data, config, overrides)
     own = loaded.config if resume_from_checkpoint is None else _of_run(resume_from_checkpoint, loaded)
     task = task_of(own, model, data, val, loss, metrics)
-    with _reporter(progress, callbacks) as reporter:
+    with _reporter(progress, callbacks) as reporter, recompute.put_back(model):
         if resume_from_checkpoint is not None:
             return launch.resume(resume_from_checkpoint, task, reporter=reporter, callbacks=callbacks)
-        return launch.train(loaded, task, reporter=reporter, callbacks=callbacks)
+        choice = choose(loaded, task, reporter)
+        return launch.train(loaded, task, reporter=reporter, callbacks=callbacks, choice=choice)
 
 
 def steps(
@@ -107,8 +109,10 @@ def steps(
     """
     data, loaded = _with_loader(data, config, overrides)
     _refuse_fit_only(loaded)
-    session = assemble.build(loaded, task_of(loaded.config, model, data, None, loss, None))
-    yield from loop.watched(session.state, session.feed())
+    task = task_of(loaded.config, model, data, None, loss, None)
+    with recompute.put_back(model):
+        session = assemble.build(loaded, task, choice=choose(loaded, task))
+        yield from loop.watched(session.state, session.feed())
 
 
 def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[Any] = (), **overrides: Any) -> Run:
@@ -128,7 +132,8 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
     require_one(loaded)
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
     with _reporter(progress, callbacks) as reporter:
-        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks)
+        choice = choose(loaded, made, reporter)
+        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice)
 
 
 @contextlib.contextmanager

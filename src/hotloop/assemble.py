@@ -25,18 +25,18 @@ from hotloop.data.sampler import Sampler, key_of
 from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
-from hotloop.engine import measure, schedule
+from hotloop.engine import measure, recompute, schedule
 from hotloop.engine.footprint import Forecast
 from hotloop.engine.hooks import Hooks
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
-from hotloop.engine.probe import Facts, look_at_what_fits, refuse_lone_rows, rehearse
-from hotloop.engine.reduce import Totals, couples_the_batch, micro_loss, total_weights
+from hotloop.engine.probe import Facts, coupled_in_pieces, look_at_what_fits, refuse_lone_rows, rehearse
+from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import ConfigError, HotloopError
-from hotloop.initial import freeze, fresh, inherited, start_from
+from hotloop.initial import begin, inherited
 from hotloop.parts import Parts, first_micro_batch, prepare
 from hotloop.task import Batch, Splits, Task
 from hotloop.tasks.own import load_object
@@ -117,17 +117,14 @@ def build(
     require_single_process()
     device = _device(config, plan)
     before = memory.own(device)  # what the budget leaves out: the process as it is without data and model
-    machine.set_deterministic(config.training.deterministic)
-    machine.set_threads(plan.threads if plan else config.training.threads)
-    machine.seed_everything(config.experiment.seed)
+    _settle_process(config, plan)
     if plan is None and (assets := inherited(config.model.init_from)) is not None:
         task.inherit(assets)
     parts = prepare(task, config, loaded.origins)
     if plan is None and parts.splits.val is None:
         _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
-    recompute = plan.recompute if plan else Sections.of(config, choice).optimization.gradient_checkpointing
-    model, remarks = _model(task, config, device, begun, recompute)
+    model, remarks = _model(config, choice, task, device, plan, begun)
     _check_schedule(loaded, parts.sampler.steps_per_epoch)
     is_new = plan is None
     if plan is None:
@@ -145,25 +142,21 @@ def build(
     return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
 
 
+def _settle_process(config: Config, plan: Plan | None) -> None:
+    """What torch keeps per process, before anything is drawn or computed."""
+    machine.set_deterministic(config.training.deterministic)
+    machine.set_threads(plan.threads if plan else config.training.threads)
+    machine.seed_everything(config.experiment.seed)
+
+
 def _model(
-    task: Task, config: Config, device: torch.device, begun: bool, recompute: bool | float | tuple[str, ...]
+    config: Config, choice: Choice, task: Task, device: torch.device, plan: Plan | None, begun: bool
 ) -> tuple[nn.Module, list[str]]:
-    """The model as training begins with it, and remarks on where its weights come from."""
-    model = fresh(task).to(device)
-    model = model if model.training else model.train()  # layers that a person set to eval() stay there
-    init_from = config.model.init_from
-    remarks = [] if init_from is None or begun else start_from(model, init_from)
-    remarks += [*_asleep(model), *freeze(model, config.model.freeze)]
-    _set_checkpointing(model, bool(recompute))
-    return model, remarks
-
-
-def _asleep(model: nn.Module) -> list[str]:
-    """A line where parts of the model came in evaluation mode, as `from_pretrained` gives them."""
-    parts = [name for name, part in model.named_modules() if not part.training]
-    what = f"in evaluation mode, as the model was built with it: no dropout there ({parts[0]}" if parts else ""
-    more = f" and {len(parts) - 1:,} more" if len(parts) > 1 else ""
-    return [f"{what}{more}); PART.train() where the model is built changes that"] if parts else []
+    """The model as training begins with it, recomputing what the plan says; and remarks for the user."""
+    model, remarks = begin(task, config.model, device, begun)
+    how = plan.recompute if plan else Sections.of(config, choice).optimization.gradient_checkpointing
+    mode = plan.compile if plan else config.training.compile  # auto is decided by a look at this very model
+    return model, remarks + recompute.apply(model, how, compiled=mode not in ("off", "auto"))
 
 
 def _plan(
@@ -197,7 +190,7 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
     matrix_dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
     return TrainState(
         model,
-        build_optimizers(model, options, device, matrix_dtype),
+        build_optimizers(model, options, device, matrix_dtype, plan.offload),
         schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
         plan,
         partial(total_weights, task),
@@ -265,24 +258,11 @@ def _remarks(config: Config, plan: Plan, sampler: Sampler, model: nn.Module) -> 
     lines = schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
     if config.training.max_time is not None and plan.total_steps < schedule.OPEN_ENDED:
         lines.append(f"ends after {plan.total_steps:,} steps or {config.training.max_time:g} s, whichever comes first")
-    lines += _coupled(plan, model)
+    lines += coupled_in_pieces(plan, model)
     rows, wanted = len(sampler.indices(0, 0)), sampler.batch_size
     if rows >= wanted:
         return lines
     return [*lines, f"an effective batch of {wanted:,} is more than the data holds: each step sees all {rows:,} rows"]
-
-
-def _coupled(plan: Plan, model: nn.Module) -> list[str]:
-    """A line where layers that mix rows see pieces of the effective batch; an error where that is refused."""
-    if plan.accumulation == 1 or not couples_the_batch(model):
-        return []
-    what = (
-        f"BatchNorm (or another layer that mixes rows) sees micro-batches of {plan.micro_batch} rows, not the "
-        f"effective batch of {plan.effective_batch}: the result is not that of one batch"
-    )
-    if plan.on_batchnorm == "refuse":
-        raise HotloopError(what, where="memory.on_batchnorm", fix="use gradient_accumulation_steps=1, or allow it")
-    return [what]
 
 
 def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:
@@ -308,22 +288,6 @@ def _check_schedule(loaded: Loaded, steps_per_epoch: int) -> None:
     )
     if problems:
         raise ConfigError(problems)
-
-
-def _set_checkpointing(module: nn.Module, wanted: bool) -> None:
-    if not wanted:
-        return
-    model: Any = module
-    if hasattr(model, "gradient_checkpointing_enable"):  # Hugging Face models
-        model.gradient_checkpointing_enable()
-    elif hasattr(model, "gradient_checkpointing"):
-        model.gradient_checkpointing = True
-    else:
-        raise HotloopError(
-            f"{type(model).__name__} does not know gradient checkpointing",
-            where="optimization.gradient_checkpointing",
-            fix="give the model an attribute `gradient_checkpointing` that its forward obeys, or leave the option out",
-        )
 
 
 def _own_callback(spec: str) -> Any:

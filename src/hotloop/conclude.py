@@ -14,7 +14,7 @@ from typing import Any
 
 from hotloop import device as machine
 from hotloop.assemble import Session
-from hotloop.engine import checkpoint, measure
+from hotloop.engine import checkpoint, measure, recompute
 from hotloop.engine.blame import telling_whose
 from hotloop.engine.callbacks import Judge
 from hotloop.engine.loop import Outcome
@@ -38,6 +38,7 @@ def finish(
 ) -> Run:
     """Final weights, summary, closing line; then the exit that the outcome asks for."""
     state = session.state
+    recompute.remove(state.model)  # what is handed back trains no more
     if state.average is not None and outcome.status != "interrupted":
         state.average.copy_into_model()  # what was evaluated is what is kept; the last checkpoint has both
     if outcome.status != "interrupted":

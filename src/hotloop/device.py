@@ -114,6 +114,26 @@ def set_deterministic(on: bool) -> None:
     torch.backends.cudnn.benchmark = not on
 
 
+_budget_before: list[float] = []  # what compiled code was allowed to keep before a run said otherwise
+
+
+def set_activation_budget(share: float | None) -> None:
+    """Share of the activations that code compiled from now on keeps for the backward pass; None puts back what was.
+
+    torch has no public name for it yet; this one has been there since 2.4.
+    """
+    if share is None and not _budget_before:
+        return
+    import torch._functorch.config as compiler
+
+    settings: Any = compiler
+    if share is None:
+        settings.activation_memory_budget = _budget_before.pop()
+        return
+    _budget_before[:] = _budget_before or [settings.activation_memory_budget]
+    settings.activation_memory_budget = share
+
+
 def set_threads(wanted: int | str) -> int:
     """Use `wanted` CPU threads (auto: leave torch's own choice); returns the number read back."""
     if isinstance(wanted, int) and wanted != torch.get_num_threads():

@@ -16,8 +16,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hotloop import launch
+from hotloop.assemble import NOTHING
 from hotloop.config.load import Loaded
 from hotloop.disk import write_atomic
+from hotloop.engine.plan import Choice
 from hotloop.errors import HotloopError, Interrupted
 from hotloop.runs.reporter import Reporter
 from hotloop.saved import Run
@@ -74,7 +76,11 @@ def require_one(loaded: Loaded) -> None:
 
 
 def train_folds(
-    loaded: Loaded, reporter: Reporter | None = None, task: type[Task] | None = None, callbacks: Sequence[Any] = ()
+    loaded: Loaded,
+    reporter: Reporter | None = None,
+    task: type[Task] | None = None,
+    callbacks: Sequence[Any] = (),
+    choice: Choice = NOTHING,
 ) -> Folds:
     """Train every fold in turn.
 
@@ -83,6 +89,7 @@ def train_folds(
         reporter: what the person sees.
         task: the class, where its name alone does not find it.
         callbacks: observers of the caller.
+        choice: what was decided in place of the configuration, for every fold.
 
     Raises:
         HotloopError: as `launch.train`; folds that are done are kept.
@@ -92,15 +99,11 @@ def train_folds(
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
     runs = []
     for fold in range(1, count + 1):
-        one = config.model_copy(
-            update={
-                "data": config.data.model_copy(update={"fold": fold}),
-                "experiment": config.experiment.model_copy(update={"name": f"{name}_fold{fold}"}),
-            }
-        )
+        part = only(loaded, fold)
+        one = part.config
         made = None if task is None else task(one.model, one.data, seed=one.experiment.seed)
         try:
-            runs.append(launch.train(replace(loaded, config=one), made, reporter=reporter, callbacks=callbacks))
+            runs.append(launch.train(part, made, reporter=reporter, callbacks=callbacks, choice=choice))
         except Interrupted as error:
             left = f", then train the rest one by one: data.fold={fold + 1} to {count}" if fold < count else ""
             raise Interrupted(f"fold {fold} of {count}: {error.what}", fix=f"{error.fix}{left}") from error
@@ -112,6 +115,19 @@ def train_folds(
     )
     write_atomic(found.file, (json.dumps(found.to_json(), indent=2) + "\n").encode())
     return found
+
+
+def only(loaded: Loaded, fold: int) -> Loaded:
+    """The configuration of one fold's run, named after it."""
+    config = loaded.config
+    name = config.experiment.name or Path(config.task.partition(".py")[0]).name
+    one = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"fold": fold}),
+            "experiment": config.experiment.model_copy(update={"name": f"{name}_fold{fold}"}),
+        }
+    )
+    return replace(loaded, config=one)
 
 
 def scores(summaries: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -13,8 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from hotloop.config.schema import ModelSection
 from hotloop.engine import checkpoint
 from hotloop.errors import HotloopError
 from hotloop.runs.store import RunFolder
@@ -91,6 +93,29 @@ def _there(init_from: str) -> Path:
             f"there is no file or folder {path}", where=_INIT, fix="name a run's folder, or a file of weights"
         )
     return path
+
+
+def begin(task: Task, options: ModelSection, device: torch.device, begun: bool) -> tuple[nn.Module, list[str]]:
+    """The model as training begins with it, and remarks on where its weights come from.
+
+    Args:
+        task: builds it.
+        options: which weights it starts from, and what stays frozen.
+        device: where it goes.
+        begun: a checkpoint will bring the weights, so none are loaded.
+    """
+    model = fresh(task).to(device)
+    model = model if model.training else model.train()  # layers that a person set to eval() stay there
+    remarks = [] if options.init_from is None or begun else start_from(model, options.init_from)
+    return model, [*remarks, *_asleep(model), *freeze(model, options.freeze)]
+
+
+def _asleep(model: nn.Module) -> list[str]:
+    """A line where parts of the model came in evaluation mode, as `from_pretrained` gives them."""
+    parts = [name for name, part in model.named_modules() if not part.training]
+    what = f"in evaluation mode, as the model was built with it: no dropout there ({parts[0]}" if parts else ""
+    more = f" and {len(parts) - 1:,} more" if len(parts) > 1 else ""
+    return [f"{what}{more}); PART.train() where the model is built changes that"] if parts else []
 
 
 def fresh(task: Task) -> nn.Module:

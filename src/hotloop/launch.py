@@ -40,6 +40,7 @@ from hotloop.saved import (
     CONFIG,
     DATA,
     PLAN,
+    SEARCH,
     Run,
     make_task,
     read_json,
@@ -86,7 +87,7 @@ def train(
     folder.write_json("environment.json", machine.describe())
     folder.write_json(PLAN, session.plan.to_dict())
     folder.write_json(ASSETS, task.assets())
-    _describe_data(session, folder)
+    _describe_data(session, folder, choice)
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes, *choice.told]
@@ -252,8 +253,10 @@ def _as_kept(outcome: Outcome) -> dict[str, Any]:
     return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
 
 
-def _describe_data(session: Session, folder: RunFolder) -> None:
-    """What the run keeps of its data: fingerprints, the ledger, and what simple predictors reach on it."""
+def _describe_data(session: Session, folder: RunFolder, choice: Choice) -> None:
+    """What the run keeps of its data: fingerprints, the ledger, what simple predictors reach; and of a search on it."""
+    if choice.rows:
+        folder.write_json(SEARCH, choice.rows)
     folder.write_json(DATA, _fingerprints(session))
     folder.write_json(BASELINES, baselines(session))
     if session.parts.ledger is not None:

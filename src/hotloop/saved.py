@@ -26,6 +26,8 @@ from hotloop.tasks.own import load_user_task
 
 SUMMARY, PLAN, DATA, BASELINES = "training_summary.json", "plan.json", "data.json", "baselines.json"
 PATHS = ("path", "train_path", "val_path", "test_path")
+SEARCH = "search.json"
+"""What a search before the run tried, a row each."""
 FIT = "fit"
 """What the configuration of a run of `hotloop.fit` names as its task."""
 

@@ -108,6 +108,7 @@ def options_of(task: str) -> TaskOptions:
 def _train(loaded: Loaded, as_json: bool) -> None:
     from hotloop import folds, launch
     from hotloop.runs.console import Console
+    from hotloop.tune.choose import choose
 
     if loaded.arguments.resume_from is not None:
         run = Path(loaded.arguments.resume_from)
@@ -119,7 +120,8 @@ def _train(loaded: Loaded, as_json: bool) -> None:
         _train_folds(loaded, reporter, as_json)
         return
     try:
-        done = launch.train(loaded, reporter=reporter, started=process_start())
+        choice = choose(loaded, reporter=reporter)
+        done = launch.train(loaded, reporter=reporter, started=process_start(), choice=choice)
     finally:
         reporter.close()  # the terminal is given back before an error is printed
     if as_json:
@@ -128,9 +130,11 @@ def _train(loaded: Loaded, as_json: bool) -> None:
 
 def _train_folds(loaded: Loaded, reporter: Console, as_json: bool) -> None:
     from hotloop import folds
+    from hotloop.tune.choose import choose
 
     try:
-        done = folds.train_folds(loaded, reporter)
+        choice = choose(folds.only(loaded, 1), reporter=reporter)  # folds are alike: what pays in one pays in all
+        done = folds.train_folds(loaded, reporter, choice=choice)
     finally:
         reporter.close()
     if as_json:

@@ -108,7 +108,7 @@ def _knob(flag: str, key: str, value: Any, rest: list[str], names: Names, found:
     alone = (kind is not None and kind.switch) or key in ("amp", "fp16", "bf16") or SHORT.get(key) in _SWITCH_ALIASES
     if value is _MISSING and alone:
         word = rest[0].lower() if rest else ""
-        allowed = word in WORDS or (kind is not None and word in kind.choices)
+        allowed = word in WORDS or (kind is not None and (word in kind.choices or _is_value(word, kind)))
         value = rest.pop(0) if allowed else "true"
     elif value is _MISSING and kind is None and key.startswith("no_") and _is_switch(key[3:], names):
         key, value = key[3:], "false"
@@ -179,13 +179,28 @@ def read_value(text: str, kind: Kind | None) -> Any:
     if kind.mapping:
         return _pairs(text)
     if kind.items is not None:
+        alone = _scalar_of(text, kind)  # a knob may hold a switch or a number where it holds no list
+        if alone is not None:
+            return alone
         inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
         return [read_value(part.strip().strip("'\""), kind.items) for part in inner.split(",") if part.strip()]
     if str in kind.scalars:
         return text
+    alone = _scalar_of(text, kind)
+    return read_scalar(text) if alone is None else alone
+
+
+def _is_value(text: str, kind: Kind) -> bool:
+    """Whether what follows a switch is its value: a number or a list in brackets, where the knob takes one."""
+    return _scalar_of(text, kind) is not None or (kind.items is not None and text.startswith("["))
+
+
+def _scalar_of(text: str, kind: Kind) -> bool | int | float | None:
+    """The switch or the number that the text is, where the knob takes one."""
     if bool in kind.scalars and text.lower() in WORDS:
         return WORDS[text.lower()]
-    return read_scalar(text)
+    number = read_scalar(text) if float in kind.scalars or int in kind.scalars else None
+    return number if isinstance(number, int | float) and not isinstance(number, bool) else None
 
 
 def _pairs(text: str) -> Any:

@@ -13,18 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from hotloop.config.schema import OptimizationSection
+from hotloop.engine import adamw8bit
+from hotloop.engine.adamw8bit import AdamW8bit
 from hotloop.engine.depth import rate_factors
+from hotloop.engine.moments import pieces
 from hotloop.engine.muon import Muon
+from hotloop.engine.offload import OffloadedAdam
 from hotloop.errors import HotloopError
 
 Group = dict[str, Any]
 Factors = dict[int, float]  # id of a parameter -> share of the rate; absent is 1
+OFFLOADED = ("adamw", "adam")  # optimizers whose state can live on the host
+_PIECE = 64 << 20  # bytes of gradients that making the state takes at once
 
 
 def build_optimizers(
-    model: nn.Module, options: OptimizationSection, device: torch.device, matrix_dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    options: OptimizationSection,
+    device: torch.device,
+    matrix_dtype: torch.dtype = torch.float32,
+    offload: bool = False,
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model: one, or for `muon` two (Muon for hidden matrices, AdamW for the rest).
+    """The optimizers of a model: one, or two where a rule is not for every tensor and AdamW takes the rest.
 
     Weight decay applies to tensors of two and more dimensions, never to biases and norms.
 
@@ -33,31 +43,76 @@ def build_optimizers(
         options: the optimization section.
         device: where the model lives.
         matrix_dtype: dtype in which Muon orthogonalises.
+        offload: the state lives in the host's memory.
 
     Raises:
-        HotloopError: nothing to train, or Muon on a model without hidden matrices.
+        HotloopError: nothing to train, Muon on a model without hidden matrices, or an optimizer that stays on the GPU.
     """
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if offload:
+        require_offloadable(options.optimizer)
+    factors = rate_factors(model, options.layerwise_decay)
+    return [
+        _optimizer(kind, parameters, options, device, factors, matrix_dtype, offload)
+        for kind, parameters in _shares(model, options.optimizer)
+    ]
+
+
+def require_offloadable(optimizer: str) -> None:
+    """Only rules with a fused kernel for the host can work there.
+
+    Raises:
+        HotloopError: this one is another.
+    """
+    if optimizer not in OFFLOADED:
+        raise HotloopError(
+            f"{optimizer} cannot keep its state on the host: only {' and '.join(OFFLOADED)} can",
+            where="memory.offload",
+            fix="use memory.offload=off, or optimization.optimizer=adamw",
+        )
+
+
+def state_bytes(model: nn.Module, options: OptimizationSection) -> int:
+    """Bytes of the optimizers' state of a model, on the device (with offload: on the host) from before step 1 on.
+
+    Raises:
+        HotloopError: as `build_optimizers`.
+    """
+    return sum(
+        _state_bytes(kind, p, options) for kind, parameters in _shares(model, options.optimizer) for p in parameters
+    )
+
+
+def _state_bytes(kind: str, parameter: Tensor, options: OptimizationSection) -> int:
+    size = parameter.numel() * parameter.element_size()
+    if kind == "adamw8bit":
+        return adamw8bit.state_bytes(parameter.numel())
+    if kind in ("adamw", "adam"):
+        return 2 * size + 4  # and the count of updates
+    return size if kind == "muon" or options.momentum else 0
+
+
+def _shares(model: nn.Module, optimizer: str) -> list[tuple[str, list[nn.Parameter]]]:
+    """Which rule takes which parameters: all to one, but hidden matrices to muon and large tensors to adamw8bit."""
+    trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise HotloopError(
             "the model has no parameter that requires a gradient", fix="unfreeze some, or check the model"
         )
-    if options.optimizer != "muon":
-        factors = rate_factors(model, options.layerwise_decay)
-        return [_classic(list(trained.values()), options, device, factors)]
+    if optimizer not in ("muon", "adamw8bit"):
+        return [(optimizer, trained)]
     hidden = hidden_matrices(model)
-    matrices = [p for p in trained.values() if id(p) in hidden]
-    if not matrices:
+    taken = {id(p) for p in trained if (id(p) in hidden if optimizer == "muon" else p.numel() >= adamw8bit.SMALLEST)}
+    if not taken and optimizer == "muon":
         raise HotloopError(
             "muon is for the matrices of hidden layers, and this model has none that is trained",
             where="optimization.optimizer",
             fix="use optimization.optimizer=adamw",
         )
-    rest = [p for p in trained.values() if id(p) not in hidden]
-    rate = options.muon_learning_rate
-    groups = [_group(matrices, rate, device, weight_decay=options.weight_decay)]
-    muon = Muon(groups, momentum=options.momentum, compute_dtype=matrix_dtype)
-    return [muon, _adamw(rest, options, device, {})] if rest else [muon]
+    shares = [
+        (optimizer, [p for p in trained if id(p) in taken]),
+        ("adamw", [p for p in trained if id(p) not in taken]),
+    ]
+    return [(kind, parameters) for kind, parameters in shares if parameters]
 
 
 def hidden_matrices(model: nn.Module) -> set[int]:
@@ -92,29 +147,55 @@ def _by_decay(
     ]
 
 
-def _adamw(
-    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device, factors: Factors
+def _optimizer(
+    kind: str,
+    parameters: list[nn.Parameter],
+    options: OptimizationSection,
+    device: torch.device,
+    factors: Factors,
+    matrix_dtype: torch.dtype,
+    offload: bool,
 ) -> torch.optim.Optimizer:
-    beta1, beta2 = options.betas
+    """One rule over its parameters."""
+    if kind == "muon":
+        matrices = _group(parameters, options.muon_learning_rate, device, weight_decay=options.weight_decay)
+        return Muon([matrices], momentum=options.momentum, compute_dtype=matrix_dtype)
     groups = _by_decay(parameters, options, device, factors)
-    return torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)
-
-
-def _classic(
-    parameters: list[nn.Parameter], options: OptimizationSection, device: torch.device, factors: Factors
-) -> torch.optim.Optimizer:
-    if options.optimizer == "adamw":
-        return _adamw(parameters, options, device, factors)
-    groups = _by_decay(parameters, options, device, factors)
-    if options.optimizer == "adam":
-        beta1, beta2 = options.betas
-        return torch.optim.Adam(groups, lr=groups[0]["lr"], betas=(beta1, beta2), fused=True)
-    assert options.optimizer == "sgd", options.optimizer
-    optimizer = torch.optim.SGD(groups, lr=groups[0]["lr"], momentum=options.momentum, fused=True)
+    rate, betas = groups[0]["lr"], options.betas
+    if offload:
+        return OffloadedAdam(groups, lr=rate, betas=betas, decoupled=kind == "adamw")
+    if kind == "adamw8bit":
+        return AdamW8bit(groups, lr=rate, betas=betas)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+    if kind == "adam":
+        return torch.optim.Adam(groups, lr=rate, betas=betas, fused=True)
+    assert kind == "sgd", kind
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=options.momentum, fused=True)
     if options.momentum:  # a held first step would leave torch's own first buffer uninitialised
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def allocate(optimizers: list[torch.optim.Optimizer]) -> None:
+    """Make every state tensor that is not there yet, so that no later update needs memory for it.
+
+    torch makes the state of a parameter at its first update. This is such an update, of zeros and held: the weights
+    stay as they are, the count of updates and the moments are 0. It takes gradients for a part at a time.
+    """
+    for optimizer in optimizers:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        missing = [p for p in parameters if not optimizer.state.get(p) and p.grad is None]
+        for piece in pieces(missing, _PIECE):
+            for parameter in piece:
+                parameter.grad = torch.zeros_like(parameter)
+            hold([optimizer], torch.ones((), device=piece[0].device))
+            bare_step(optimizer)()
+            for parameter in piece:
+                parameter.grad = None
+        if missing:
+            optimizer.found_inf = None  # type: ignore[attr-defined]
 
 
 def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], None]:

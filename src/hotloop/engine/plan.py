@@ -22,7 +22,9 @@ class Choice:
     Args:
         micro_batch: rows; the effective batch stays what the configuration says.
         precision, recompute, optimizer, offload: as in `Plan`.
+        pin_memory: False where batches must not be pinned.
         told: lines for the person who trains, on what was decided and why.
+        rows: what was tried, JSON-ready, for the run's folder.
     """
 
     micro_batch: int | None = None
@@ -30,7 +32,9 @@ class Choice:
     recompute: bool | float | None = None
     optimizer: str | None = None
     offload: bool | None = None
+    pin_memory: bool | None = None
     told: tuple[str, ...] = ()
+    rows: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -275,3 +275,16 @@ def _even(rows: int, plan: Plan) -> str:
         if effective % size != 1 and left % size != 1:
             return f"use training.batch_size={size}, which leaves no row alone, or data.limit={rows - 1}"
     return f"drop a row: data.limit={rows - 1}"
+
+
+def coupled_in_pieces(plan: Plan, model: nn.Module) -> list[str]:
+    """A line where layers that mix rows see pieces of the effective batch; an error where that is refused."""
+    if plan.accumulation == 1 or not couples_the_batch(model):
+        return []
+    what = (
+        f"BatchNorm (or another layer that mixes rows) sees micro-batches of {plan.micro_batch} rows, not the "
+        f"effective batch of {plan.effective_batch}: the result is not that of one batch"
+    )
+    if plan.on_batchnorm == "refuse":
+        raise HotloopError(what, where="memory.on_batchnorm", fix="use gradient_accumulation_steps=1, or allow it")
+    return [what]

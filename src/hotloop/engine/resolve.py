@@ -24,6 +24,7 @@ from hotloop.config.schema import (
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
+from hotloop.engine.optim import require_offloadable
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.precision import resolve as resolve_precision
 from hotloop.engine.probe import Facts
@@ -55,8 +56,9 @@ class Sections:
         optimizer = {} if choice.optimizer is None else {"optimizer": choice.optimizer}
         recompute = {} if choice.recompute is None else {"gradient_checkpointing": choice.recompute}
         offload = {} if choice.offload is None else {"offload": "on" if choice.offload else "off"}
+        pin = {} if choice.pin_memory is None else {"pin_memory": "auto" if choice.pin_memory else "off"}
         return cls(
-            config.data,
+            config.data.model_copy(update=pin),
             config.training.model_copy(update=precision),
             config.optimization.model_copy(update={**optimizer, **recompute}),
             config.callbacks,
@@ -106,7 +108,7 @@ def resolve(
         **_room(sections.optimization, sections.memory, device),
         **_feeding(sections.data, device, train),
     )
-    return plan, remarks + _unpinned(sections.data, device)
+    return plan, remarks + _unpinned(sections.data, device) + _offloading(sections, device)
 
 
 def _cadence(training: TrainingSection, callbacks: CallbacksSection, per_epoch: int) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def _room(optimization: OptimizationSection, memory: MemorySection, device: torc
     return {
         "recompute": optimization.gradient_checkpointing,
         "optimizer": optimization.optimizer,
-        "offload": memory.offload == "on",
+        "offload": memory.offload == "on" and device.type == "cuda",
         "memory_limit": machine.budget_bytes(memory.budget, device),
         "recover": memory.recover == "on",
         "on_batchnorm": memory.on_batchnorm,
@@ -250,3 +252,13 @@ def _unpinned(data: DataSection, device: torch.device) -> list[str]:
     if data.pin_memory != "on" or device.type == "cuda":
         return []
     return [f"data.pin_memory=on is left out: it speeds up copies to an NVIDIA GPU, and this run is on {device}"]
+
+
+def _offloading(sections: Sections, device: torch.device) -> list[str]:
+    """What keeping the optimizer's state on the host means here."""
+    if sections.memory.offload != "on":
+        return []
+    if device.type != "cuda":
+        return [f"memory.offload=on is left out: on {device} the optimizer's state is in the host's memory anyway"]
+    require_offloadable(sections.optimization.optimizer)
+    return ["the optimizer's state is on the host and the update runs there: the host waits for the GPU once a step"]

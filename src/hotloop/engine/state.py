@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from hotloop import device as machine
-from hotloop import memory
 from hotloop.engine.average import Average
 from hotloop.engine.draws import Draws
-from hotloop.engine.optim import bare_step
+from hotloop.engine.guard import Guard
+from hotloop.engine.optim import allocate, bare_step
 from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
@@ -71,6 +71,7 @@ class TrainState:
         device = plan.torch_device
         self.model, self.optimizers, self.plan = model, optimizers, plan
         self.totals, self.micro_loss = totals, micro_loss
+        allocate(optimizers)
         self.updates = [bare_step(optimizer) for optimizer in optimizers]
         self.max_grad_norm, self.base_rate = max_grad_norm, base_rate
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -82,7 +83,7 @@ class TrainState:
         self._buffer_places = _changing_buffers(model)
         self._buffers_before = [buffer.clone() for buffer in self.buffers]
         self.pieces, self.updating = Pieces(plan.micro_batch, not couples_the_batch(model)), False
-        self.draws, self.guard = Draws(device), memory.Guard(device, plan.memory_limit, plan.compile == "off")
+        self.draws, self.guard = Draws(device), Guard(device, plan.memory_limit, plan.compile == "off")
         self.tell: Callable[[str, str], None] = _warn
         self.ask: Callable[[str], bool] = lambda question: True
         self.step = 0
@@ -211,6 +212,7 @@ class TrainState:
         self.model.load_state_dict(stored["model"])
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        allocate(self.optimizers)  # a checkpoint may lack the state of what was not trained before it
         self._bind_rates()
         if self.average:
             self.average.load_state_dict(stored["average"])

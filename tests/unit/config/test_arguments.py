@@ -57,6 +57,11 @@ def only(*arguments: str) -> Problem:
         (["experiment.stop_at={eval_loss: 1.5}"], "experiment.stop_at", {"eval_loss": 1.5}),
         (["experiment.stop_at.eval_loss=1.5"], "experiment.stop_at", {"eval_loss": 1.5}),
         (["--user", "a.py:A,b.py:B"], "callbacks.user", ("a.py:A", "b.py:B")),
+        (["--gradient-checkpointing"], "optimization.gradient_checkpointing", True),
+        (["--gradient-checkpointing=off"], "optimization.gradient_checkpointing", False),
+        (["--gradient-checkpointing", "0.5"], "optimization.gradient_checkpointing", 0.5),
+        (["--gradient-checkpointing", "[a.*]"], "optimization.gradient_checkpointing", ("a.*",)),
+        (["optimization.gradient_checkpointing=[a.*, b]"], "optimization.gradient_checkpointing", ("a.*", "b")),
     ],
 )
 def test_notations_of_the_command_line(tokens: list[str], key: str, value: Any) -> None:
@@ -104,7 +109,7 @@ def test_switches_are_handed_on() -> None:
         (["training.capture=true"], "training.capture", "not available in this version", "leave it out"),
         (["--hidden-size", "3"], "model.hidden_size", "not available in this version for the task toy", "leave it out"),
         (["--model-type", "x"], "model.name", "not available in this version for the task toy", "leave it out"),
-        (["--optimizer", "adamw8bit"], "optimization.optimizer", "not available", "use one of adamw, adam, sgd, muon"),
+        (["--optimizer", "adam8bit"], "optimization.optimizer", "not available", "use one of adamw, adam, sgd, muon"),
         (["--trackers", "wandb"], "experiment.trackers", "is not available in this version", "use tensorboard"),
         (["--batch-size"], "--batch-size", "needs a value", "write --batch-size VALUE"),
         (["training.batch_size="], "training.batch_size=", "needs a value", "write a value after ="),

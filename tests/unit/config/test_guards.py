@@ -92,6 +92,7 @@ IDLE = [
     (["--muon-learning-rate", "0.1"], "optimization.muon_learning_rate", "optimization.optimizer is 'adamw'"),
     (["--momentum", "0.5"], "optimization.momentum", "it needs the optimizers muon and sgd"),
     (["--betas", "0.5,0.5", "--optimizer", "sgd"], "optimization.betas", "optimization.optimizer is 'sgd'"),
+    (["memory.offload=on", "--optimizer", "muon"], "memory.offload", "it needs the optimizers adamw and adam"),
     (["--resident", "--num-workers", "2"], "data.num_workers", "data.resident is 'on'"),
     (["--num-workers", "0", "--prefetch", "3"], "data.prefetch", "it needs workers, and data.num_workers is 0"),
     (["--min-lr", "1e-6", "--lr-scheduler", "constant"], "optimization.min_lr", "a schedule that lowers the rate"),

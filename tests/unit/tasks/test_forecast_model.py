@@ -92,17 +92,6 @@ def test_mixed_channels_see_columns_that_are_not_forecast():
     assert not torch.allclose(model(X, SYMBOL), model(other, SYMBOL))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_recomputed_activations_give_the_same_gradient(name):
-    gradients = []
-    for recompute in (False, True):
-        model = trained(network(name=name, dropout=0.0)).train()
-        model.gradient_checkpointing = recompute
-        model(X, SYMBOL).square().mean().backward()
-        gradients.append([weight.grad for weight in model.parameters()])
-    assert all(torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
-
-
 def test_the_window_norm_suits_the_target_unless_it_is_stated():
     auto = ForecastModel()
     assert [auto.norm_for(t) for t in (("return",), ("close",), ("OT",))] == ["none", "last", "mean"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hotloop.engine import recompute
 from hotloop.tasks.gpt.model import Transformer
 from hotloop.tasks.gpt.options import GptModel
 from hotloop.tasks.layers import FeedForward, Rotary, TokenShift, attend
@@ -146,11 +147,11 @@ def test_a_full_cache_slides_with_rotary_positions_only():
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_gradient_checkpointing_changes_no_gradient(style):
+def test_recomputing_changes_no_gradient(style):
     model, x_bt = build(**STYLES[style], dropout=0.1).train(), tokens()
     gradients = []
-    for recompute in (False, True):
-        model.gradient_checkpointing = recompute
+    for how in (False, True):
+        recompute.apply(model, how, compiled=False)
         model.zero_grad()
         torch.manual_seed(5)
         model(x_bt).square().mean().backward()
@@ -158,11 +159,11 @@ def test_gradient_checkpointing_changes_no_gradient(style):
     assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
 
 
-def test_checkpointing_really_recomputes():
+def test_blocks_really_run_twice():
     model, calls = build().train(), []
     model.blocks[0].attention.register_forward_hook(lambda *_: calls.append(1))
-    for recompute, expected in ((False, 1), (True, 2)):
-        model.gradient_checkpointing = recompute
+    for how, expected in ((False, 1), (True, 2)):
+        recompute.apply(model, how, compiled=False)
         calls.clear()
         model(tokens()).sum().backward()
         assert len(calls) == expected

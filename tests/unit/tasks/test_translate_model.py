@@ -52,15 +52,5 @@ def test_bf16_written_out_is_near_float32() -> None:
         assert torch.allclose(net(SRC, TARGET).float(), exact, atol=0.1)
 
 
-def test_recomputing_activations_changes_no_gradient() -> None:
-    gradients = []
-    for checkpointing in (False, True):
-        net = model(dropout=0.0).train()
-        net.gradient_checkpointing = checkpointing
-        net(SRC, TARGET).square().mean().backward()
-        gradients.append([p.grad for p in net.parameters() if p.requires_grad])
-    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
-
-
 def test_heads_that_do_not_divide_the_width_are_told() -> None:
     assert TranslateModel(hidden_size=20, n_head=3).problems()[0][0] == "n_head"

@@ -7,13 +7,10 @@ Shapes: B rows, T tokens, C features, H heads; ids (B, T); logits (B, classes of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from hotloop.errors import HotloopError
 from hotloop.tasks.characters import PAD
 from hotloop.tasks.classify.encoder import layers_of
 from hotloop.tasks.classify.options import ClassifyModel
@@ -58,7 +55,6 @@ class SmallEncoder(nn.Module):
         super().__init__()
         width = options.hidden_size
         dropout = 0.1 if options.encoder_dropout is None else options.encoder_dropout
-        self.gradient_checkpointing = False
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=0.3)
         self.around = nn.Conv1d(width, width, _AROUND, padding=_AROUND // 2)
@@ -76,18 +72,12 @@ class SmallEncoder(nn.Module):
         # a text without a character would see nothing, and a mean of nothing is no number
         visible = (real_bt | ~real_bt.any(dim=1, keepdim=True))[:, None, None, :]
         for block in self.blocks:
-            if self.gradient_checkpointing and self.training:
-                x_btc = checkpoint(block, x_btc, visible, use_reentrant=False)
-            else:
-                x_btc = block(x_btc, visible)
+            x_btc = block(x_btc, visible)
         result: Tensor = self.norm(x_btc)
         return result
 
     def depth_groups(self) -> list[nn.Module]:
         return [self.embedding, *self.blocks]
-
-    def gradient_checkpointing_enable(self) -> None:
-        self.gradient_checkpointing = True
 
 
 class Classifier(nn.Module):
@@ -137,16 +127,6 @@ class Classifier(nn.Module):
     def depth_groups(self) -> list[nn.Module]:
         """From the bottom up, for rates by depth."""
         return self.encoder.depth_groups() if isinstance(self.encoder, SmallEncoder) else layers_of(self.encoder)
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the encoder's activations in the backward pass."""
-        encoder: Any = self.encoder
-        enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-        try:
-            enable()
-        except ValueError as error:  # some encoders do not know how
-            where = "optimization.gradient_checkpointing"
-            raise HotloopError(f"this encoder cannot do it: {error}", where=where, fix="leave it out") from None
 
 
 class Answers(nn.Module):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hotloop.tasks.forecast.options import ForecastModel
 
@@ -27,8 +26,6 @@ class Forecaster(nn.Module):
         norm: the options' window_norm, settled.
         sequence: T. horizon: H.
 
-    Set `gradient_checkpointing` to True to recompute the encoder's activations in the backward pass.
-
     Source: patches and independent channels: Nie et al., arXiv 2211.14730. Linear skip: Zeng et al., arXiv 2205.13504.
     Normalised windows: Kim et al., "Reversible instance normalization", 2022 (without its learned factors).
     """
@@ -45,7 +42,6 @@ class Forecaster(nn.Module):
         norm: str,
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = False
         self.norm, self.patch = norm, options.patch
         self.horizon = horizon
         # A buffer: a list of positions would be copied to the device anew in each step, and make the host wait.
@@ -88,16 +84,13 @@ class Forecaster(nn.Module):
             z = z + self.channel_embedding.unsqueeze(1)
         if self.symbol_embedding is not None and self.symbol_enter is not None:
             z = z + self.symbol_enter(self.symbol_embedding(symbol_b)).unsqueeze(1).unsqueeze(1)
-        encoded = self._run(z.flatten(0, 1))  # (B x K or B, features)
+        encoded = self.encoder(z.flatten(0, 1))  # (B x K or B, features)
         out: Tensor = self.leave(self.dropout(encoded))
         return out.view(rows, columns, -1).transpose(1, 2) if self.independent else out.view(rows, self.horizon, -1)
 
-    def _run(self, z_bpd: Tensor) -> Tensor:
-        if self.gradient_checkpointing and self.training:
-            again: Tensor = checkpoint(self.encoder, z_bpd, use_reentrant=False)
-            return again
-        encoded: Tensor = self.encoder(z_bpd)
-        return encoded
+    def recompute_blocks(self) -> list[nn.Module]:
+        """What the backward pass may run again: each layer of a Transformer, or the recurrent encoder as a whole."""
+        return list(self.encoder.layers.layers) if isinstance(self.encoder, Attention) else [self.encoder]
 
 
 class LinearSkip(nn.Module):

@@ -10,7 +10,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hotloop.tasks.gpt.options import GptModel
 from hotloop.tasks.layers import Block, FeedForward, LayerCache, Norm, Rotary, SelfAttention, TokenShift
@@ -22,15 +21,12 @@ class Transformer(nn.Module):
     Args:
         options: sizes and style.
         vocabulary_size: V.
-
-    Set `gradient_checkpointing` to True to recompute each block's activations in the backward pass.
     """
 
     def __init__(self, options: GptModel, vocabulary_size: int) -> None:
         super().__init__()
         self.options = options
         self.vocabulary_size = vocabulary_size
-        self.gradient_checkpointing = False
         width, learned = options.n_embd, options.positions == "learned"
         self.token_embedding = nn.Embedding(vocabulary_size, width)  # weight (V, C)
         self.position_embedding = nn.Embedding(options.block_size, width) if learned else None  # weight (block_size, C)
@@ -106,12 +102,8 @@ class Transformer(nn.Module):
         h_btc = self.embedding_dropout(h_btc)
         if self.options.low_precision_residual and _trains_in_bf16(h_btc.device.type):
             h_btc = h_btc.bfloat16()
-        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for number, block in enumerate(self.blocks):
-            if recompute:
-                h_btc = checkpoint(block, h_btc, use_reentrant=False)
-            else:
-                h_btc = block(h_btc, None if caches is None else caches[number])
+            h_btc = block(h_btc, None if caches is None else caches[number])
         hidden: Tensor = self.final_norm(h_btc)
         return hidden
 

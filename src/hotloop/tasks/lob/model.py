@@ -128,6 +128,10 @@ class DeepLob(nn.Module):
         states_bth, _ = self.lstm(self.norm_in(merged.squeeze(3).transpose(1, 2)))
         return cast(Tensor, self.head(self.dropout(self._pool(states_bth))))
 
+    def recompute_blocks(self) -> list[nn.Module]:
+        """What the backward pass may run again: the convolutions, which hold nearly all activations."""
+        return [*self.blocks, self.inception]
+
     def _pool(self, states_bth: Tensor) -> Tensor:
         """One vector a window: the last state, or all states by their share of attention."""
         if self.attention is None:

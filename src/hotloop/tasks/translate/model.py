@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hotloop.tasks.characters import PAD
 from hotloop.tasks.layers import attend_to
@@ -126,7 +125,7 @@ class Translator(nn.Module):
 
     def __init__(self, options: TranslateModel, vocabulary: int) -> None:
         super().__init__()
-        self.options, self.gradient_checkpointing = options, False
+        self.options = options
         width = options.hidden_size
         self.embedding = nn.Embedding(vocabulary, width)
         self.places = nn.Parameter(torch.zeros(options.max_sequence_length, width))
@@ -159,7 +158,7 @@ class Translator(nn.Module):
         earlier = torch.ones(length, length, dtype=torch.bool, device=x_bt.device).tril()
         hidden = self._embedded(x_bt, 0)
         for block in self.decoder:
-            hidden = self._run(block, hidden, memory, visible, earlier)
+            hidden = block(hidden, memory, visible, earlier)
         return self._logits(hidden)
 
     def encode(self, src_bs: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +166,7 @@ class Translator(nn.Module):
         visible = (src_bs != PAD)[:, None, None, :]
         hidden = self._embedded(src_bs, 0)
         for block in self.encoder:
-            hidden = self._run(block, hidden, visible)
+            hidden = block(hidden, visible)
         return self.encoder_norm(hidden), visible
 
     def step(self, token_b: Tensor, place: int, memory: Tensor, visible: Tensor, caches: list[Cache]) -> Tensor:
@@ -179,13 +178,6 @@ class Translator(nn.Module):
 
     def new_caches(self) -> list[Cache]:
         return [Cache() for _ in self.decoder]
-
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        if self.gradient_checkpointing and self.training:
-            found: Tensor = checkpoint(block, *inputs, use_reentrant=False)
-            return found
-        result: Tensor = block(*inputs)
-        return result
 
     def _embedded(self, ids_bt: Tensor, first: int) -> Tensor:
         scaled = self.embedding(ids_bt) * math.sqrt(self.options.hidden_size)

@@ -1,0 +1,82 @@
+"""A trial in a process of its own: `python -m hotloop.tune.trial`, asked by JSON lines, answers by JSON lines.
+
+The first line names a folder with the run's config.json, the origins of its values and the choice to try; each later
+one asks for a size (`{"size": 8}`) or for a confirmation (`{"steps": 3}`). Every answer is written at once, so what
+a killed process measured is there. Nothing is written to the disk. What the person's own code prints goes to
+standard error, as standard output carries the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hotloop import assemble, memory
+from hotloop import device as machine
+from hotloop.config.arguments import Arguments
+from hotloop.config.load import Loaded, read_saved
+from hotloop.engine.plan import Choice
+from hotloop.errors import HotloopError
+from hotloop.saved import CONFIG, find_task, make_task, read_json
+from hotloop.task import Task
+from hotloop.tune.gauge import Gauge
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+def opened(loaded: Loaded, task: Task, choice: Choice) -> Gauge:
+    """A gauge of the run that `loaded` and `choice` describe; the baseline is what is in use now."""
+    device = machine.pick_device(loaded.config.training.device)
+    resets = memory.reset_peak(device)
+    baseline = memory.used(device)
+    return Gauge(assemble.build(loaded, task, choice=choice), baseline, resets)
+
+
+def serve(request: dict[str, Any], asked: Iterable[str], tell: Tell) -> None:
+    """Put the run together and answer what is asked for, until nothing more is."""
+    file = Path(request["folder"]) / CONFIG
+    try:
+        config = read_saved(file, find_task(read_json(file)["task"])[0])
+        _hold_to(request["limit"], machine.pick_device(config.training.device))
+        loaded = Loaded(config, request["origins"], (), Arguments())
+        gauge = opened(loaded, make_task(config), Choice(**request["choice"]))
+        tell("ready", asdict(gauge.facts()))
+        for line in asked:
+            wanted = json.loads(line)
+            cost = gauge.confirm(wanted["steps"]) if "steps" in wanted else gauge.measure(wanted["size"])
+            tell("cost", asdict(cost))
+    except HotloopError as error:
+        tell("fault", {"what": error.what, "where": error.where, "fix": error.fix})
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        tell("memory", {})
+
+
+def _hold_to(limit: int, device: torch.device) -> None:
+    """Let a GPU's allocator keep to the limit itself, so that its cache does not look like need."""
+    if limit and device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / machine.memory_total(device)), device)
+
+
+def main() -> None:
+    """Serve what standard input asks for."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+
+        def tell(kind: str, found: dict[str, Any]) -> None:
+            answers.write(json.dumps({"kind": kind, **found}) + "\n")
+            answers.flush()
+
+        serve(json.loads(sys.stdin.readline()), sys.stdin, tell)
+
+
+if __name__ == "__main__":
+    main()
