@@ -26,6 +26,7 @@ from hotloop.data.ragged import source_buckets
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
 from hotloop.engine.measure import measuring
+from hotloop.engine.optim import hold
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import buffers_put_back
@@ -46,7 +47,7 @@ class Forecast:
         parameters: weights and buffers.
         gradients: of what is trained.
         optimizer: its state, the running average of the weights, and the copies of buffers that a held step needs.
-        activations: of a micro-batch, or of an evaluation batch where that takes more than training and gradients.
+        activations: of a micro-batch, or what an update or an evaluation batch needs where that is more.
         data: on the device: the sources where they are resident, and one effective batch.
         other: what else the process took.
     """
@@ -106,9 +107,9 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
 
 
 def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tuple[int, int]:
-    """Bytes at the highest point of a step or of an evaluation, and the allocator's slack there.
+    """Bytes at the highest point of a step, its update or an evaluation, and the allocator's slack there.
 
-    A micro-batch and the gradients are among them in both cases: the last effective batch stays while validation runs.
+    Gradients and a micro-batch are taken as among them.
     """
     plan = state.plan
     held = gradients if plan.accumulation > 1 else 0  # of the micro-batches before
@@ -123,14 +124,26 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
         with measuring(state.model, plan.torch_device), autocast(plan.torch_device, plan.precision):
             plain_tallies(task, state.model, _rows(splits.val, plan, count), count)
 
+    def updating(_: int) -> None:
+        for parameter in state.parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        hold(state.optimizers, torch.ones((), device=plan.torch_device))  # so nothing is changed
+        for update in state.updates:
+            update()
+
+    def stepping(count: int) -> None:
+        training(count)
+        updating(count)
+
     runs = [(training, min(plan.micro_batch, len(splits.train)))]
     runs += [] if splits.val is None else [(evaluating, min(plan.eval_batch, len(splits.val)))]
     with buffers_put_back(state.model), machine.undisturbed(plan.torch_device):
         found = [_carried_on(run, size, state) for run, size in runs]
         share = min(1.0, _SECONDS / sum(seconds for _, seconds in found))
-        few = [(run, max(min(size, _FEW), int(share * size))) for run, size in runs]
-        slack = max(_slack(run, count, state) for run, count in few)
-    return max(held + peak_of(found[0][0]), peak_of(found[-1][0])), slack
+        few = [max(min(size, _FEW), int(share * size)) for _, size in runs]
+        in_update = peak_of(_changes(updating, 1, state))
+        slack = max(_slack(run, count, state) for run, count in zip([stepping, evaluating], few, strict=False))
+    return max(held + peak_of(found[0][0]), peak_of(found[-1][0]), in_update), slack
 
 
 class _Unwatched(Exception):
