@@ -1,18 +1,16 @@
 """What a run will take of memory, forecast before its first step, by part.
 
 Weights, gradients and what the optimizer keeps are counted. Activations are watched on two small passes over the
-longest samples and carried on to the micro-batch: on a CPU every allocation and release of torch is recorded, so that
-the level after the k-th of them is known for two sizes, a straight line through both gives it for any size, and the
-highest level of all is the peak. On a GPU the two peaks are carried on. What the process took besides (Python's
-objects, code that libraries make at their first call, blocks that malloc keeps) is measured after these passes.
+longest samples and carried on to the micro-batch (`allocations`). What the process took besides (Python's objects, code
+that libraries make at their first call, blocks that malloc keeps) is measured beside and after these passes.
 Nothing here may be seen by the training that follows: gradients are dropped, buffers and random state put back.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from hotloop.data.loader import fetch, move
 from hotloop.data.ragged import source_buckets
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
+from hotloop.engine.allocations import FEW, Unwatched, changes_of, peak_of, slack, watch
 from hotloop.engine.measure import measuring
 from hotloop.engine.optim import hold
 from hotloop.engine.plan import Plan
@@ -34,7 +33,6 @@ from hotloop.engine.reduce import micro_loss, plain_tallies, total_weights
 from hotloop.engine.state import TrainState
 from hotloop.task import Batch, Splits, Task
 
-_FEW = 4  # rows of the larger small pass; the other has half
 _SECONDS = 0.25  # the pass that tells the allocator's slack may take
 _MOMENTS = {"AdamW": 2, "Adam": 2, "Muon": 1}  # tensors like the weight that are made at the first update
 
@@ -68,8 +66,8 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """The forecast for a person."""
-        parts = ", ".join(f"{name} {_gb(size)}" for name, size in asdict(self).items() if size >= 2**20)
-        return [f"memory forecast {_gb(self.total)}: {parts}"]
+        parts = ", ".join(f"{name} {_size(size)}" for name, size in asdict(self).items() if size >= 2**20)
+        return [f"memory forecast {_size(self.total)}: {parts}"]
 
 
 def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
@@ -85,15 +83,15 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
         return None  # looking at its rows would use them up
     gradients, copies = tensor_bytes(state.parameters), _copies(state)
     try:
-        highest, slack = _passes(task, state, splits, gradients)
+        highest, beyond = _passes(task, state, splits, gradients)
         row = sum(leaf.nbytes for leaf in _leaves(_rows(splits.train, plan, 1)))
     except Exception as error:
-        if isinstance(error, _Unwatched) or memory.is_out_of_memory(error):
+        if isinstance(error, Unwatched) or memory.is_out_of_memory(error):
             return None
         raise
     weights = tensor_bytes([*model.parameters(), *model.buffers()])
     data = sum(source.nbytes or 0 for source in _all(splits)) if plan.resident else 0
-    other = slack
+    other = beyond
     if plan.torch_device.type != "cuda":
         memory.release(plan.torch_device)
         beside = max(0, state.guard.growth() - weights - copies - made_bytes(state.optimizers))
@@ -111,23 +109,23 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
 
     Gradients and a micro-batch are taken as among them.
     """
-    plan = state.plan
+    plan, model, device = state.plan, state.model, state.plan.torch_device
     held = gradients if plan.accumulation > 1 else 0  # of the micro-batches before
 
     def training(count: int) -> None:
         batch = _rows(splits.train, plan, count)
-        with autocast(plan.torch_device, plan.precision):
-            loss = micro_loss(task, state.model, {}, batch, total_weights(task, batch))
+        with autocast(device, plan.precision):
+            loss = micro_loss(task, model, {}, batch, total_weights(task, batch))
         loss.backward()  # type: ignore[no-untyped-call]
 
     def evaluating(count: int) -> None:
-        with measuring(state.model, plan.torch_device), autocast(plan.torch_device, plan.precision):
-            plain_tallies(task, state.model, _rows(splits.val, plan, count), count)
+        with measuring(model, device), autocast(device, plan.precision):
+            plain_tallies(task, model, _rows(splits.val, plan, count), count)
 
     def updating(_: int) -> None:
         for parameter in state.parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        hold(state.optimizers, torch.ones((), device=plan.torch_device))  # so nothing is changed
+        hold(state.optimizers, torch.ones((), device=device))  # so nothing is changed
         for update in state.updates:
             update()
 
@@ -135,19 +133,20 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
         training(count)
         updating(count)
 
-    runs = [(training, min(plan.micro_batch, len(splits.train)))]
-    runs += [] if splits.val is None else [(evaluating, min(plan.eval_batch, len(splits.val)))]
-    with buffers_put_back(state.model), machine.undisturbed(plan.torch_device):
-        found = [_carried_on(run, size, state) for run, size in runs]
-        share = min(1.0, _SECONDS / sum(seconds for _, seconds in found))
-        few = [max(min(size, _FEW), int(share * size)) for _, size in runs]
-        in_update = peak_of(_changes(updating, 1, state))
-        slack = max(_slack(run, count, state) for run, count in zip([stepping, evaluating], few, strict=False))
-    return max(held + peak_of(found[0][0]), peak_of(found[-1][0]), in_update), slack
+    sizes = [min(plan.micro_batch, len(splits.train)), *_evaluated(splits.val, plan)]
+    with buffers_put_back(model), machine.undisturbed(device):
+        seen = [watch(run, size, model, device) for run, size in zip([training, evaluating], sizes, strict=False)]
+        in_update = peak_of(changes_of(updating, 1, model, device))
+        share = min(1.0, _SECONDS / sum(one.seconds_a_row * size for one, size in zip(seen, sizes, strict=True)))
+        few = [max(min(size, FEW), int(share * size)) for size in sizes]
+        needed = [max(in_update, seen[0].peak_at(few[0])), *(one.peak_at(few[1]) for one in seen[1:])]
+        beyond = max(map(partial(slack, model, device), [stepping, evaluating], few, needed))
+    return max(held + seen[0].peak_at(sizes[0]), in_update, *(one.peak_at(sizes[1]) for one in seen[1:])), beyond
 
 
-class _Unwatched(Exception):
-    """The allocations of a pass cannot be recorded here."""
+def _evaluated(val: Source | None, plan: Plan) -> list[int]:
+    """Rows of an evaluation batch, if there are any."""
+    return [] if val is None else [min(plan.eval_batch, len(val))]
 
 
 def _rows(source: Source, plan: Plan, count: int) -> Batch:
@@ -158,92 +157,9 @@ def _rows(source: Source, plan: Plan, count: int) -> Batch:
     return move(fetch(source, torch.from_numpy(np.resize(chosen[:count], count)).to(place), None), plan.torch_device)
 
 
-def _carried_on(run: Callable[[int], None], size: int, state: TrainState) -> tuple[list[int], float]:
-    """The allocations of `run` on `size` rows, and about how many seconds it will take."""
-    large = min(size, _FEW)
-    small, changes, seconds = large // 2, dict[int, list[int]](), 0.0
-    for count in [large] if size == large else [small, large]:  # BatchNorm cannot train on one row
-        began = time.perf_counter()
-        changes[count] = _changes(run, count, state)
-        seconds = time.perf_counter() - began
-    seconds *= size / large
-    if size == large:
-        return changes[large], seconds
-    return carried_on((small, changes[small]), (large, changes[large]), size), seconds
-
-
-def _slack(run: Callable[[int], None], count: int, state: TrainState) -> int:
-    """Bytes by which resident memory grows beyond what torch asked for: malloc's gaps, and what libraries take.
-
-    Gaps hardly grow with the batch, for malloc gives large blocks pages of their own; so fewer rows tell it as well.
-    """
-    device = state.plan.torch_device
-    memory.trim()
-    if device.type == "cuda" or not memory.reset_peak(device):
-        return 0
-    before = memory.own(device)
-    asked_for = peak_of(_changes(run, count, state))
-    return max(0, memory.own_peak() - before - asked_for)
-
-
 def _leaves(batch: Batch) -> list[Tensor]:
     nested: Any = batch.values()  # a weight may be a dict of tensors
     return [part for value in nested for part in (value.values() if isinstance(value, dict) else [value])]
-
-
-def carried_on(small: tuple[int, list[int]], large: tuple[int, list[int]], size: int) -> list[int]:
-    """The allocations at `size` rows, from those at two smaller numbers of rows.
-
-    Where both passes made the same ones in the same order each is carried on by itself: the highest point of many rows
-    may be another than that of few. Elsewhere the two highest points are.
-    """
-    (few, low), (more, high) = small, large
-    if len(low) != len(high):
-        low, high = [peak_of(low)], [peak_of(high)]
-    steps = (size - more) / (more - few)
-    return [round(upper + (upper - lower) * steps) for lower, upper in zip(low, high, strict=True)]
-
-
-def peak_of(changes: list[int]) -> int:
-    """The highest level after any of these allocations (above 0) and releases (below 0)."""
-    return max(0, int(np.cumsum(changes).max(initial=0)))
-
-
-def _changes(run: Callable[[int], None], count: int, state: TrainState) -> list[int]:
-    """Each allocation and release of torch in `run`, in bytes; on a GPU the highest level alone."""
-    device = state.plan.torch_device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run(count)
-        found = [torch.cuda.max_memory_allocated(device) - before]
-    else:
-        found = _recorded(lambda: run(count))
-    state.model.zero_grad(set_to_none=True)  # here, so that it is no part of the next pass
-    return found
-
-
-def _recorded(run: Callable[[], None]) -> list[int]:
-    """Bytes of each allocation (above 0) and release (below 0) of torch on the CPU while `run` runs.
-
-    By the recorder that torch's older profiler is made of: it takes microseconds for each, where the newer one takes
-    far longer and writes lines to the screen.
-    """
-    try:
-        from torch._C._autograd import _disable_profiler_legacy, _enable_profiler_legacy
-        from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
-
-        _enable_profiler_legacy(
-            ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
-        )
-    except (ImportError, AttributeError, TypeError, RuntimeError) as error:  # a torch without it, or a profiler at work
-        raise _Unwatched from error
-    try:
-        run()
-    finally:
-        threads = _disable_profiler_legacy()
-    return [event.cpu_memory_usage() for events in threads for event in events if str(event.kind()) == "memory_alloc"]
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
@@ -279,5 +195,5 @@ def _all(splits: Splits) -> list[Source]:
     return [s for s in (splits.train, splits.val, splits.test, *splits.extra.values()) if s is not None]
 
 
-def _gb(size: int) -> str:
-    return f"{size / 2**30:.2f}GB"
+def _size(size: int) -> str:
+    return f"{size / 2**30:.2f}GB" if size >= 2**30 else f"{size / 2**20:.0f}MB"

@@ -13,6 +13,7 @@ from hotloop import device as machine
 from hotloop.memory import own, own_peak, reset_peak, status, trim
 
 _SLACK = 256 * 2**20  # see `Guard`: what the system's own limit leaves beyond twice the budget
+_NEAR = 0.75  # of the limit
 _Limits = tuple[int, int]
 
 
@@ -80,6 +81,8 @@ class Guard:
             self.start()
         if self._on_cpu:
             self._note()
+            if self.growth() > _NEAR * self.limit:
+                trim()  # room that malloc keeps would count
             reset_peak(self._device)  # what a checkpoint or the data took between two steps is not this step's
             if self._layers:
                 self._undo.append(register_module_forward_hook(self._look).remove)
