@@ -29,7 +29,7 @@ from hotloop.engine.measure import measuring
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import buffers_put_back
-from hotloop.engine.reduce import micro_loss, plain_tallies, total_weights
+from hotloop.engine.reduce import micro_loss, total_weights
 from hotloop.engine.state import TrainState
 from hotloop.task import Batch, Splits, Task
 
@@ -121,7 +121,7 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
 
     def evaluating(count: int) -> None:
         with measuring(state.model, plan.torch_device), autocast(plan.torch_device, plan.precision):
-            plain_tallies(task, state.model, _rows(splits.val, plan, count), count)
+            task.loss(state.model, _rows(splits.val, plan, count), False)  # metrics may count how often they are asked
 
     runs = [(training, min(plan.micro_batch, len(splits.train)))]
     runs += [] if splits.val is None else [(evaluating, min(plan.eval_batch, len(splits.val)))]
