@@ -108,7 +108,7 @@ def resolve(
     return plan, remarks + _unpinned(sections.data, device) + _offloading(sections, device)
 
 
-def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, int]:
+def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, Any]:
     """Rows of a micro-batch, of the effective batch, and of an evaluation batch.
 
     Without gradients a batch takes a fraction of the memory: four micro-batches fit where one trains.
