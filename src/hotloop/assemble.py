@@ -121,14 +121,12 @@ def build(
     if plan is None and (assets := inherited(config.model.init_from)) is not None:
         task.inherit(assets)
     parts = prepare(task, config, loaded.origins)
-    if plan is None and parts.splits.val is None:
-        _require_no_reader(loaded)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
     model, remarks = _model(config, choice, task, device, plan, begun)
     _check_schedule(loaded, parts.sampler.steps_per_epoch)
     is_new = plan is None
     if plan is None:
-        plan, told = _plan(config, choice, task, model, parts, device)
+        plan, told = _plan(loaded, choice, task, model, parts, device)
         remarks += told
     plan = apply_to_process(plan)
     if plan.resident:
@@ -160,9 +158,12 @@ def _model(
 
 
 def _plan(
-    config: Config, choice: Choice, task: Task, model: nn.Module, parts: Parts, device: torch.device
+    loaded: Loaded, choice: Choice, task: Task, model: nn.Module, parts: Parts, device: torch.device
 ) -> tuple[Plan, list[str]]:
     """The plan of a new run, after a look at the loss; and remarks for the user."""
+    config = loaded.config
+    if parts.splits.val is None:
+        _require_no_reader(loaded)
     size = choice.micro_batch or config.training.batch_size
 
     def probe(precisions: list[str]) -> Facts:

@@ -29,7 +29,7 @@ from hotloop.engine.optim import hold
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import buffers_put_back
-from hotloop.engine.reduce import micro_loss, plain_tallies, total_weights
+from hotloop.engine.reduce import micro_loss, total_weights
 from hotloop.engine.state import TrainState
 from hotloop.task import Batch, Splits, Task
 
@@ -120,7 +120,7 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
 
     def evaluating(count: int) -> None:
         with measuring(model, device), autocast(device, plan.precision):
-            plain_tallies(task, model, _rows(splits.val, plan, count), count)
+            task.loss(model, _rows(splits.val, plan, count), False)  # metrics may count how often they are asked
 
     def updating(_: int) -> None:
         for parameter in state.parameters:

@@ -96,19 +96,30 @@ def resolve(
         deterministic=training.deterministic,
         threads=torch.get_num_threads(),
         compile=mode,
-        micro_batch=size,
-        accumulation=pieces,
-        effective_batch=sampler.batch_size,
-        eval_batch=_eval_batch(training, size),
         pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),
         steps_per_epoch=per_epoch,
         total_steps=total,
         on_nan=sections.on_nan,
+        **_sizes(training, size, sampler.batch_size),
         **_cadence(training, sections.callbacks, per_epoch),
         **_room(sections.optimization, sections.memory, device),
         **_feeding(sections.data, device, train),
     )
     return plan, remarks + _unpinned(sections.data, device) + _offloading(sections, device)
+
+
+def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, Any]:
+    """Rows of a micro-batch, of the effective batch, and of an evaluation batch.
+
+    Without gradients a batch takes a fraction of the memory: four micro-batches fit where one trains.
+    """
+    evaluated = 4 * size if training.eval_batch_size == "auto" else training.eval_batch_size
+    return {
+        "micro_batch": size,
+        "accumulation": -(-effective // size),
+        "effective_batch": effective,
+        "eval_batch": evaluated,
+    }
 
 
 def _cadence(training: TrainingSection, callbacks: CallbacksSection, per_epoch: int) -> dict[str, Any]:
@@ -195,11 +206,6 @@ def _compile(training: TrainingSection, device: torch.device, pieces: int, predi
     if cpu_without_compiler or not worth:
         return "off", ""
     return "default", f"compiling: about {predicted_seconds:.0f} s of training earn it back"
-
-
-def _eval_batch(training: TrainingSection, micro_batch: int) -> int:
-    """Without gradients a batch takes a fraction of the memory: four micro-batches fit where one trains."""
-    return 4 * micro_batch if training.eval_batch_size == "auto" else training.eval_batch_size
 
 
 def _every(wanted: int | str, steps_per_epoch: int) -> int:

@@ -88,9 +88,7 @@ class TrainState:
         self.ask: Callable[[str], bool] = lambda question: True
         self.step = 0
         self.applied = torch.zeros(1, dtype=torch.int64, device=device)
-        self.alive = torch.zeros(
-            1, dtype=torch.int64, device=device
-        )  # steps before the run was held, where some are skipped
+        self.alive = torch.zeros_like(self.applied)  # steps before the run was held, where some are skipped
         self.held = torch.zeros((), device=device)
         self.loss_sum = torch.zeros((), device=device)
         self.grad_norm = torch.zeros((), device=device)

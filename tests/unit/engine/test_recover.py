@@ -8,14 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import hotloop
-from hotloop.engine.pieces import Pieces
-from hotloop.engine.recover import half
-from hotloop.engine.reduce import micro_batches
 from hotloop.errors import NoMemory
 
 from .trouble import Trouble, data, drawing_net, fit, plain_net, weights
@@ -236,39 +231,6 @@ def test_the_state_of_the_pieces_is_in_the_checkpoint(tmp_path: Path) -> None:
     [folder] = tmp_path.iterdir()
     stored = torch.load(folder / "checkpoints" / "step_10.pt", weights_only=True)["pieces"]
     assert stored["rows"] == 2 and stored["retries"] == 3
-
-
-@given(now=st.integers(1, 4096), coupled=st.booleans())
-def test_halving_ends(now: int, coupled: bool) -> None:
-    sizes = [now]
-    while smaller := half(sizes[-1], coupled):
-        assert smaller < sizes[-1]
-        sizes.append(smaller)
-    assert sizes[-1] == (1 if not coupled else min(now, 2))
-    assert len(sizes) <= 14
-
-
-@given(rows=st.integers(2, 300), size=st.integers(2, 64))
-def test_no_piece_is_a_single_row(rows: int, size: int) -> None:
-    batch = {"x": torch.arange(rows)}
-    pieces = [piece["x"] for piece in micro_batches(batch, size, lone_row=False)]
-    assert torch.equal(torch.cat(pieces), batch["x"])
-    assert min(map(len, pieces)) > 1
-    assert max(map(len, pieces)) <= max(size, 3)
-
-
-@settings(max_examples=50)
-@given(events=st.lists(st.sampled_from(["ok", "oom"]), max_size=300), asked=st.integers(1, 64))
-def test_pieces_stay_between_one_row_and_what_was_asked(events: list[str], asked: int) -> None:
-    pieces = Pieces(asked)
-    for event in events:
-        if pieces.wants_to_grow:
-            pieces.grow()
-        if event == "ok":
-            pieces.done()
-        elif not pieces.take_growth_back():
-            pieces.shrink(half(pieces.rows, False) or 1)
-        assert 1 <= pieces.rows <= asked
 
 
 def test_fp16_scaling(build: Any) -> None:
