@@ -150,7 +150,7 @@ def _memory(summary: Mapping[str, Any]) -> str | None:
         return f"{gigabytes(whole)} at the peak"
     foreseen = f" (forecast {own['forecast'] / _GB:.2f}GB)" if own.get("forecast") else ""
     budget = f", budget {own['limit'] / _GB:.3g}GB" if own.get("limit") else ""
-    retries = f", {own['oom_retries']} steps repeated" if own.get("oom_retries") else ""
+    retries = f", {own['oom_retries']} step(s) repeated" if own.get("oom_retries") else ""
     return (
         f"{own['peak'] / _GB:.2f}GB at the peak{foreseen}{budget}{retries}; {gigabytes(whole)} with all that is loaded"
     )

@@ -56,6 +56,29 @@ def test_the_training_line_on_a_cpu_shows_process_memory_and_throughput() -> Non
     assert training_line({**TRAIN, "samples_per_second": 5.0, "tokens_per_second": 320}).endswith("| 320 tokens/s")
 
 
+@pytest.mark.parametrize(
+    ("total", "shown"),
+    [(4.0, "4GB"), (3.81, "4GB"), (1.5, "1.5GB"), (0.25, "0.25GB"), (23.6, "24GB"), (79.2, "79GB"), (2.75, "2.8GB")],
+)
+def test_memory_is_shown_beside_what_may_be_taken(total: float, shown: str) -> None:
+    whole = int(total * 2**30)
+    assert f"GPU Mem: 0.2GB/{shown}" in training_line({**TRAIN, "gpu_memory": 0.2 * 2**30}, whole)
+    assert f"| Mem: 0.9GB/{shown}" in training_line({**TRAIN, "gpu_memory": 0, "memory": 0.9 * 2**30}, whole)
+
+
+def test_the_summary_sets_the_peak_beside_forecast_and_budget() -> None:
+    own = {"forecast": 1.25 * 2**30, "peak": 1.31 * 2**30, "limit": 1.5 * 2**30, "oom_retries": 0}
+
+    def row(**changes: float) -> str:
+        return dict(summary_rows({**SUMMARY, "peak_memory": 1.9 * 2**30, "memory": {**own, **changes}}))["memory"]
+
+    loaded = "; 1.9GB with all that is loaded"
+    assert row() == f"1.31GB at the peak (forecast 1.25GB), budget 1.5GB{loaded}"
+    assert row(limit=0) == f"1.31GB at the peak (forecast 1.25GB){loaded}"
+    assert row(forecast=0, oom_retries=3) == f"1.31GB at the peak, budget 1.5GB, 3 step(s) repeated{loaded}"
+    assert row(forecast=0, limit=0) == "1.9GB at the peak"
+
+
 def test_a_nan_loss_is_shown_as_nan() -> None:
     assert "Loss: nan" in training_line({**TRAIN, "train_loss": float("nan")})
     assert "Loss: nan" in training_line({**TRAIN, "train_loss": None})
