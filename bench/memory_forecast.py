@@ -19,7 +19,7 @@ from typing import Any
 
 # Sizes at which activations are the larger part.
 SIZES: dict[str, dict[str, Any]] = {
-    "gpt": {"model.n_layer": 6, "model.n_head": 6, "model.n_embd": 384, "model.block_size": 256, "data.limit": 60000},
+    "gpt": {"model.n_layer": 4, "model.n_head": 4, "model.n_embd": 256, "model.block_size": 128, "data.limit": 60000},
     "lob": {},
     "translate": {"data.limit": 2000},
     "classify": {"data.limit": 2000},

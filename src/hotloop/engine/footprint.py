@@ -33,7 +33,7 @@ from hotloop.engine.reduce import micro_loss, total_weights
 from hotloop.engine.state import TrainState
 from hotloop.task import Batch, Splits, Task
 
-_SECONDS = 0.25  # the pass that tells the allocator's slack may take
+_SECONDS = 0.15  # that the passes which tell the slack of malloc may take, each of two times
 _MOMENTS = {"AdamW": 2, "Adam": 2, "Muon": 1}  # tensors like the weight that are made at the first update
 
 
@@ -93,7 +93,7 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
     data = sum(source.nbytes or 0 for source in _all(splits)) if plan.resident else 0
     other = beyond
     if plan.torch_device.type != "cuda":
-        memory.release(plan.torch_device)
+        memory.trim()
         beside = max(0, state.guard.growth() - weights - copies - made_bytes(state.optimizers))
         data = min(data, beside)  # a mapped file takes nothing
         other += beside - data
@@ -125,7 +125,6 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
     def updating(_: int) -> None:
         for parameter in state.parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        hold(state.optimizers, torch.ones((), device=device))  # so nothing is changed
         for update in state.updates:
             update()
 
@@ -134,6 +133,7 @@ def _passes(task: Task, state: TrainState, splits: Splits, gradients: int) -> tu
         updating(count)
 
     sizes = [min(plan.micro_batch, len(splits.train)), *_evaluated(splits.val, plan)]
+    hold(state.optimizers, torch.ones((), device=device))  # so no update changes anything; a step sets its own flag
     with buffers_put_back(model), machine.undisturbed(device):
         seen = [watch(run, size, model, device) for run, size in zip([training, evaluating], sizes, strict=False)]
         in_update = peak_of(changes_of(updating, 1, model, device))
