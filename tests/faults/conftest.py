@@ -22,13 +22,6 @@ VOLATILE = {  # may differ between two equal runs
     *("seconds", "eval_seconds", "samples_per_second"),
     *("gpu_memory", "memory_peak", "memory_reserved"),
 }
-    "seconds",
-    "eval_seconds",
-    "samples_per_second",
-    "gpu_memory",
-    "memory_peak",
-    "memory_reserved",
-}  # may differ between two equal runs
 TINY = [
     "model.n_layer=1",
     "model.n_head=2",
