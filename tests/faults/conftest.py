@@ -18,7 +18,10 @@ from typing import Any
 
 import pytest
 
-VOLATILE = {"seconds", "eval_seconds", "samples_per_second", "gpu_memory"}  # may differ between two equal runs
+VOLATILE = {  # may differ between two equal runs
+    *("seconds", "eval_seconds", "samples_per_second"),
+    *("gpu_memory", "memory_peak", "memory_reserved"),
+}
 TINY = [
     "model.n_layer=1",
     "model.n_head=2",
@@ -225,7 +228,7 @@ def assert_same() -> Callable[..., None]:
         lines, others = ((place / "metrics.jsonl").read_text().splitlines() for place in (run, other))
         assert [_steady(json.loads(line)) for line in lines] == [_steady(json.loads(line)) for line in others]
         one, two = (json.loads((place / "training_summary.json").read_text()) for place in (run, other))
-        for volatile in ("seconds", "peak_memory"):
+        for volatile in ("seconds", "peak_memory", "memory"):
             one.pop(volatile), two.pop(volatile)
         assert one == two
         logs = [(place / "training.log").read_text().splitlines() for place in (run, other)]
