@@ -52,8 +52,7 @@ def watch(run: Callable[[int], None], size: int, model: nn.Module, device: torch
 def slack(model: nn.Module, device: torch.device, run: Callable[[int], None], count: int, needed: int) -> int:
     """Bytes by which resident memory grows beyond what torch needs: malloc's gaps, and what libraries take.
 
-    Not recorded, for the recorder's own small blocks would lie between the others and make more gaps. These hardly grow
-    with the batch, for malloc gives large blocks pages of their own; so fewer rows tell them as well.
+    Not recorded, for the recorder's own small blocks would lie between the others and make more gaps.
     """
     memory.trim()
     if device.type == "cuda" or not memory.reset_peak(device):
