@@ -63,6 +63,13 @@ def watched(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
     Raises:
         CheckStopped: with the step whose values were not finite; the weights are those of the step before.
     """
+    try:
+        yield from _looked_at(state, feed)
+    finally:
+        state.guard.close()  # also where the loop is left early: a GPU's allocator is free again
+
+
+def _looked_at(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
     stall, plan = _Stall(state), state.plan
     for info in steps(state, feed):
         if info.step % plan.log_every == 0 or info.step == plan.total_steps:
