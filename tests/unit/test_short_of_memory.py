@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import hotloop
 from hotloop.config.load import load
 from hotloop.engine.guard import Guard
-from hotloop.errors import HotloopError
+from hotloop.errors import HotloopError, NoMemory
 from hotloop.given import Given
 from hotloop.shortage import Using, options
 from hotloop.task import Batch, options_of
@@ -93,3 +93,26 @@ def test_only_what_the_run_can_do_is_offered(monkeypatch):
 def test_in_an_update_the_ways_begin_with_the_optimizers_state():
     ways = options(loaded(), using("cpu", "adamw", True), in_update=True)
     assert ways[0].startswith("optimization.optimizer=adamw8bit")
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_an_evaluation_without_memory_is_made_up_for_when_the_run_goes_on(tmp_path, at):
+    short = [False]
+
+    def own(net: Any, batch: Batch) -> Tensor:
+        if short[0] and not net.training:
+            raise MemoryError("out of memory")
+        return loss(net, batch)
+
+    keys: dict[str, Any] = {"batch_size": 4, "max_steps": 4, "eval_every": 2, "progress": False, "val": ROWS}
+    keys["config"] = {"experiment.dir": str(tmp_path)}
+    keys["callbacks"] = [lambda info: short.__setitem__(0, info.step == at and not keys.get("resume_from_checkpoint"))]
+    model = nn.Linear(4, 1)
+    with pytest.raises(NoMemory):
+        hotloop.fit(model, ROWS, loss=own, **keys)
+    short[0] = False
+    keys["resume_from_checkpoint"] = next(tmp_path.iterdir())
+    run = hotloop.fit(model, ROWS, loss=own, **keys)
+    assert [record["step"] for record in run.history if "eval_loss" in record] == [2, 4]
+    assert run.summary["status"] == "completed"
+    assert run.summary["best"] is not None
