@@ -15,6 +15,7 @@ from hotloop.config.schema import Config
 from hotloop.data.loader import fetch
 from hotloop.engine.blame import described
 from hotloop.engine.plan import Choice, Plan
+from hotloop.engine.recompute import supports
 from hotloop.engine.resolve import Sections
 from hotloop.errors import HotloopError, NoMemory, first_line
 from hotloop.parts import Parts
@@ -34,7 +35,8 @@ def explained(session: Session, short: NoMemory, folder: Path, step: int) -> NoM
     """
     kept = f"the checkpoint of step {step} is safe" if step >= 0 else "no checkpoint was written yet"
     sample = "" if short.row is None else _sample(session.parts, session.state.step, short.row)
-    ways = [short.fix] if short.fix else options(session.config, Using.of(session.plan, session.state.model))
+    using = Using.of(session.plan, session.state.model)
+    ways = options(session.config, using, in_update=not short.intact)
     on = f"hotloop resume {folder} goes on as it is, where more memory is free"
     listed = "".join(f"\n    {number}. {way}" for number, way in enumerate(ways, start=1))
     return NoMemory(
@@ -85,26 +87,33 @@ class Using:
     optimizer: str
     offload: bool
     trained: int
+    recomputes: bool = True  # the model knows gradient checkpointing, or it is not known yet
 
     @classmethod
     def of(cls, plan: Plan, model: nn.Module) -> Using:
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        return cls(plan.torch_device, plan.precision, plan.recompute, plan.optimizer, plan.offload, trained)
+        kept = plan.recompute, plan.optimizer, plan.offload
+        return cls(plan.torch_device, plan.precision, *kept, trained, supports(model))
 
 
-def options(config: Config, using: Using) -> list[str]:
-    """The cheapest ways to need less memory that are not in use yet, at most three; the first costs least time."""
+def options(config: Config, using: Using, in_update: bool = False) -> list[str]:
+    """The cheapest ways to need less memory that are not in use yet, at most three; the first costs least time.
+
+    Where it ran out in the update the optimizer's state is what counts, so its ways come first.
+    """
     native = machine.native_precision(using.device)
     ways = []
     if using.precision in ("fp32", "tf32") and native != "fp32":
         ways.append(f"training.precision={native}: activations take half the bytes, and steps are mostly faster")
-    if using.recompute is not True:
+    if using.recompute is not True and using.recomputes:
         ways.append("optimization.gradient_checkpointing=true: activations are worked out again in the backward pass")
     ways += _shorter(config)
+    smaller = []
     if using.optimizer in ("adamw", "adam"):
-        ways.append(f"optimization.optimizer=adamw8bit: {_size(6 * using.trained)}less optimizer state")
-    if using.device.type == "cuda" and not using.offload:
-        ways.append(f"memory.offload=on: {_size(8 * using.trained)}less on the GPU, slower updates")
+        smaller.append(f"optimization.optimizer=adamw8bit: {_size(6 * using.trained)}less optimizer state")
+        if using.device.type == "cuda" and not using.offload:
+            smaller.append(f"memory.offload=on: {_size(8 * using.trained)}less on the GPU, slower updates")
+    ways = smaller + ways if in_update else ways + smaller
     ways.append("model.freeze for a part of the model: no gradients and no optimizer state for it")
     return ways[:_OPTIONS]
 
@@ -120,7 +129,7 @@ def _shorter(config: Config) -> list[str]:
 
 
 def _size(count: int) -> str:
-    """Bytes in words, with a space after them; nothing for an unknown number."""
-    if not count:
+    """Bytes in words, with a space after them; nothing for an unknown number, or one too small to matter."""
+    if count < 2**20:
         return ""
     return f"about {count / 2**30:.2f} GB " if count >= 2**28 else f"about {count / 2**20:.0f} MB "

@@ -119,9 +119,10 @@ def _fix(value: Any, kind: Kind) -> str:
     whole = int in kind.scalars and float not in kind.scalars
     if whole and isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return f"write {int(value)}"
-    if isinstance(value, str) and set(kind.scalars) & {int, float} and _is_number(value):
+    numeric = bool(set(kind.scalars) & {int, float})
+    if isinstance(value, str) and numeric and str not in kind.scalars and _is_number(value):
         return f"write {float(value):g} without quotes" if not whole else f"write {value} without quotes"
-    if str in kind.scalars and not isinstance(value, str | list | dict | None):
+    if str in kind.scalars and not numeric and not isinstance(value, str | list | dict | None):
         return f'write it in quotes: "{value}"'
     if kind.items is not None and not isinstance(value, list | tuple | dict | None):
         return f"write [{value}]" if kind.length is None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -35,6 +36,9 @@ class MemorySection(Section):
     @field_validator("budget", mode="before")
     @classmethod
     def _with_a_unit(cls, budget: Any) -> Any:
+        if isinstance(budget, str):  # as the command line gives a share
+            with contextlib.suppress(ValueError):
+                budget = float(budget)
         if isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 1:
             raise ValueError(f"needs a unit: {budget:g}GB, or a share of the device's memory up to 1")
         return budget

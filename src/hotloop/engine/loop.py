@@ -38,6 +38,7 @@ class Outcome:
     train_loss: float = math.nan
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated_at: int = 0  # step of the last evaluation
+    due: bool = False  # an evaluation after the last step was begun and came to no end
     no_memory: NoMemory | None = None  # what ended it for want of memory
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "train": 0.0, "eval": 0.0})
 
@@ -63,6 +64,13 @@ def watched(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
     Raises:
         CheckStopped: with the step whose values were not finite; the weights are those of the step before.
     """
+    try:
+        yield from _looked_at(state, feed)
+    finally:
+        state.guard.close()  # also where the loop is left early: a GPU's allocator is free again
+
+
+def _looked_at(state: TrainState, feed: Iterator[Batch]) -> Iterator[StepInfo]:
     stall, plan = _Stall(state), state.plan
     for info in steps(state, feed):
         if info.step % plan.log_every == 0 or info.step == plan.total_steps:
@@ -118,8 +126,8 @@ def fit(
     outcome = outcome or Outcome()
     watch, state.tell = _Watch(state), partial(hooks.tell, "on_note")
     try:
-        hooks.tell("on_start", state)
-        for info in watch.timing_compilation(steps(state, feed), outcome):
+        _begin(state, outcome, watch, hooks, evaluation, save)
+        for info in watch.timing_compilation(iter(()) if outcome.reason else steps(state, feed), outcome):
             ask = hooks.ask("on_step", info)
             watch.rows += info.rows
             if state.step % state.plan.steps_per_epoch == 0:
@@ -137,6 +145,23 @@ def fit(
         outcome.seconds["train"] = watch.ended()
         hooks.tell("on_end", outcome.reason)
     return outcome
+
+
+def _begin(
+    state: TrainState,
+    outcome: Outcome,
+    watch: _Watch,
+    hooks: Hooks,
+    evaluation: Callable[[], dict[str, float]] | None,
+    save: Callable[[Outcome], None],
+) -> None:
+    """Tell of the start, and make the evaluation that the part before began at its end and had no memory for."""
+    hooks.tell("on_start", state)
+    if outcome.due:
+        watch.pause()
+        epoch = state.step / state.plan.steps_per_epoch
+        info = StepInfo(state.step, epoch, state.loss_sum, state.grad_norm, 0, state)
+        _settle(Ask(evaluate=True, save=True), info, outcome, watch, hooks, evaluation, save)
 
 
 def _beside(state: TrainState, error: Exception) -> NoMemory:
@@ -170,8 +195,23 @@ def _act(
         hooks.tell("on_record", record)
         for warning in warnings:
             hooks.tell("on_note", f"step {info.step}: {warning}", "warning")
+    _settle(ask, info, outcome, watch, hooks, evaluation, save)
+
+
+def _settle(
+    ask: Ask,
+    info: StepInfo,
+    outcome: Outcome,
+    watch: _Watch,
+    hooks: Hooks,
+    evaluation: Callable[[], dict[str, float]] | None,
+    save: Callable[[Outcome], None],
+) -> None:
+    """What comes after the log point: evaluate, change the rate, stop, save."""
     if ask.evaluate and evaluation is not None:
+        outcome.due = True
         ask = ask | _evaluate(info, outcome, watch, hooks, evaluation)
+        outcome.due = False
     if ask.rate_factor != 1.0:
         info.state.scale_rates(ask.rate_factor)
     if ask.stop:

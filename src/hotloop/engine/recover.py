@@ -71,8 +71,7 @@ def _take_back(state: TrainState, before: Any, said: str) -> None:
         raise NoMemory(
             f"out of memory in the update of step {state.step + 1} ({said}): it may have been made in part, so it is "
             "neither repeated nor saved",
-            fix="go on from the last checkpoint, with memory.offload=on, optimization.optimizer=adamw8bit or less "
-            "beside it",
+            fix="begin again with a smaller state (optimization.optimizer=adamw8bit), or with less beside it",
             intact=False,
         )
     state.put_buffers_back()

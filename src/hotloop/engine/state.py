@@ -71,6 +71,7 @@ class TrainState:
         device = plan.torch_device
         self.model, self.optimizers, self.plan = model, optimizers, plan
         self.totals, self.micro_loss = totals, micro_loss
+        model.zero_grad(set_to_none=True)  # of a step that an error ended: no part of this run's first
         allocate(optimizers)
         self.updates = [bare_step(optimizer) for optimizer in optimizers]
         self.max_grad_norm, self.base_rate = max_grad_norm, base_rate
