@@ -6,6 +6,7 @@ task's assets. A run that dies at any moment is resumed from its newest whole ch
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,7 +31,7 @@ from hotloop.engine.footprint import forecast
 from hotloop.engine.hooks import Hooks, plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Choice, Plan
-from hotloop.errors import NoMemory
+from hotloop.errors import HotloopError, NoMemory
 from hotloop.parts import autopsy
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
@@ -216,7 +217,10 @@ def _end_short(
     """Keep what is whole of a run that ended for want of memory, and word its end."""
     step = session.state.step
     if short.intact and not (folder.checkpoints / f"step_{step}.pt").exists():
-        save(outcome)
+        with contextlib.suppress(
+            HotloopError, RuntimeError, MemoryError
+        ):  # memory or disk short here too: say the rest
+            save(outcome)
     steps = [checkpoint.step_of(path) for path in folder.checkpoints.glob("step_*.pt")]
     return explained(session, short, folder.dir, max(steps, default=-1))
 

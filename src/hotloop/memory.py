@@ -45,7 +45,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         if isinstance(error, RuntimeError | OSError) and text_says_out_of_memory(str(error)):
             return True
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = error.__cause__  # what was merely being handled meanwhile is no cause
     return False
 
 

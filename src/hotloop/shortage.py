@@ -36,7 +36,7 @@ def explained(session: Session, short: NoMemory, folder: Path, step: int) -> NoM
     kept = f"the checkpoint of step {step} is safe" if step >= 0 else "no checkpoint was written yet"
     sample = "" if short.row is None else _sample(session.parts, session.state.step, short.row)
     using = Using.of(session.plan, session.state.model)
-    ways = options(session.config, using, in_update=not short.intact)
+    ways = [*([short.fix] if short.fix else []), *options(session.config, using, in_update=not short.intact)]
     on = f"hotloop resume {folder} goes on as it is, where more memory is free"
     listed = "".join(f"\n    {number}. {way}" for number, way in enumerate(ways, start=1))
     return NoMemory(

@@ -56,7 +56,7 @@ def transact(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
             return result
         _take_back(state, before, said)
         if whole:
-            raise _end(state, f"out of memory at step {state.step + 1}, and the step cannot be split: {said}", 1)
+            raise _end(state, f"out of memory at step {state.step + 1}, and the step cannot be split: {said}", 0)
         _decide(state, rows_of(batch), first_failure, said)
         first_failure = False
 
@@ -87,7 +87,8 @@ def _decide(state: TrainState, rows: int, first_failure: bool, said: str) -> Non
         state.tell(line, "info")
         return
     if not state.plan.recover:
-        raise _end(state, f"out of memory at step {step} ({said}), and memory.recover is off", now)
+        fix = "memory.recover=on, which repeats such a step in smaller micro-batches"
+        raise _end(state, f"out of memory at step {step} ({said}), and memory.recover is off", now, fix)
     if first_failure and pieces.spared != now:
         pieces.spared = now
         state.tell(f"OOM at step {step}: unused memory given back, repeated in micro-batches of {now} rows", "warning")
@@ -124,9 +125,10 @@ def _changed(state: TrainState, why: str, before: int, after: int, rows: int | N
     return f"{cause}{sizes}, effective batch unchanged"
 
 
-def _end(state: TrainState, what: str, rows: int) -> NoMemory:
-    """The end of a run whose state is whole."""
-    return NoMemory(what, row=(max(state.pieces.begun, 1) - 1) * rows, intact=True)
+def _end(state: TrainState, what: str, rows: int, fix: str = "") -> NoMemory:
+    """The end of a run whose state is whole; one row of the batch is to blame only where it was alone in its piece."""
+    row = max(state.pieces.begun, 1) - 1 if rows == 1 else None
+    return NoMemory(what, fix=fix, row=row, intact=True)
 
 
 def _may_split(state: TrainState, step: int, rows: int) -> bool:

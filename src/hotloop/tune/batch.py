@@ -15,7 +15,7 @@ from hotloop.runs.reporter import Reporter
 from hotloop.tune.bench import Bench, Trial
 from hotloop.tune.gauge import Cost, Facts
 from hotloop.tune.knee import allowed_sizes, doubling, is_falling, is_flat, is_rising, next_size, pieces_of, useful
-from hotloop.tune.tried import Tried, size_text, table
+from hotloop.tune.tried import Tried, disturbed, size_text, table
 
 _MOST = 16  # sizes that are run at most
 _STEPS, _CONFIRMED = 3, 3
@@ -176,6 +176,7 @@ def _told(sizes: Sizes, facts: Facts, chosen: Tried, seconds: float, own: int, r
     if size != own and own in sizes.rates and sizes.rates[own] > 0:
         pays += f", {sizes.rates[own]:,.1f} with the stated {own}"
     lines = [f"{pays}; whole steps took {1e3 * seconds:,.1f} ms (measured)"]
+    lines += disturbed(seconds, chosen.step_seconds)
     if size == facts.rows and is_rising(sizes.rates):
         lines.append(
             f"samples/s still rise at the whole effective batch of {facts.effective}: a larger one may be faster; it "

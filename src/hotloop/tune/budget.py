@@ -16,7 +16,7 @@ from hotloop.tune.batch import Sizes
 from hotloop.tune.bench import Bench, NoRoom
 from hotloop.tune.gauge import Cost, Facts
 from hotloop.tune.knee import USEFUL, allowed_sizes, doubling, is_rising
-from hotloop.tune.tried import Tried, setting_text, size_text, table
+from hotloop.tune.tried import Tried, disturbed, setting_text, size_text, table
 
 FULL = 0.97  # of the budget: what measures higher would be over it on another day
 _STEPS, _CONFIRMED = 2, 4
@@ -89,6 +89,8 @@ class Search:
     def _over(self, sizes: Sizes, wanted: list[int]) -> None:
         """Upwards until the budget is full; downwards where nothing fits; then what lies between."""
         facts = sizes.trial.facts
+        if facts.built - facts.state > FULL * self.budget:
+            return
         fixed = facts.couples and not self.freedom.splittable
         sizes.ascend([facts.micro_batch] if fixed else wanted)
         allowed = [] if fixed else allowed_sizes(sizes.rows)
@@ -113,6 +115,9 @@ class Search:
         """Try what may win, in the order in which it costs speed."""
         first = self.run(stated)
         facts = self.facts
+        if facts is not None and facts.built - facts.state > FULL * self.budget:
+            self.smallest = facts.built  # before the first activation, and whatever the optimizer keeps
+            return
         known = replace(stated, precision=facts.precision) if facts else stated
         wish = self._wish(first)
         state, recomputes = (facts.state, facts.recomputes) if facts else (0, True)
@@ -248,7 +253,7 @@ def _told(search: Search, chosen: Tried, cost: Cost) -> Choice:
         f"within {size_text(search.budget)}: {setting_text(choice)}, micro-batch {size} x {chosen.pieces}; whole steps "
         f"take {1e3 * cost.seconds:,.1f} ms and the peak is {size_text(cost.peak)} (measured on the longest samples)"
     )
-    told = [line]
+    told = [line, *disturbed(cost.seconds, chosen.step_seconds)]
     facts = search.facts
     if facts is not None and facts.couples and size != facts.micro_batch:
         told.append(f"BatchNorm sees batches of {size} in place of {facts.micro_batch}: results differ from those")

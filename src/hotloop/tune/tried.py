@@ -11,6 +11,8 @@ from hotloop.runs.wording import thousands
 from hotloop.tune.gauge import Cost
 from hotloop.tune.knee import pieces_of
 
+_DISTURBED = 3.0
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -110,4 +112,14 @@ def table(tried: Sequence[Tried], *, settings: bool) -> list[str]:
     return [
         "  ".join(row[n].ljust(width) if n in left else row[n].rjust(width) for n, width in places).rstrip()
         for row in rows
+    ]
+
+
+def disturbed(whole: float, parts: float) -> list[str]:
+    """A line where whole steps took far longer than what they are made of; both in seconds."""
+    if not parts or whole < _DISTURBED * parts:
+        return []
+    return [
+        f"whole steps took {whole / parts:.0f} times as long as their parts: other work disturbed the measurement, so "
+        "the choice may be wrong; search again on a quiet machine, or with fewer training.threads"
     ]
