@@ -19,13 +19,14 @@ from hotloop.config.schema import Config, TaskOptions
 from hotloop.data.stream import StreamSource, batch_size_of, disagreement, from_loader
 from hotloop.engine import loop, recompute
 from hotloop.engine.hooks import StepInfo
-from hotloop.errors import HotloopError
+from hotloop.errors import HotloopError, NoMemory
 from hotloop.folds import require_one
 from hotloop.given import Given, Loss, Metrics, task_of
 from hotloop.runs.console import Console
 from hotloop.runs.reporter import Reporter, Silent
 from hotloop.runs.store import RunFolder
 from hotloop.saved import FIT, Run, find_task, read_json, rooted
+from hotloop.shortage import explained
 from hotloop.task import Task, options_of
 from hotloop.tasks.own import require_task
 from hotloop.tune.choose import choose
@@ -112,7 +113,10 @@ def steps(
     task = task_of(loaded.config, model, data, None, loss, None)
     with recompute.put_back(model):
         session = assemble.build(loaded, task, choice=choose(loaded, task))
-        yield from loop.watched(session.state, session.feed())
+        try:
+            yield from loop.watched(session.state, session.feed())
+        except NoMemory as short:
+            raise explained(session, short) from short
 
 
 def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[Any] = (), **overrides: Any) -> Run:

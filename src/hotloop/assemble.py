@@ -177,10 +177,8 @@ def _plan(
 
 def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainState:
     """The model with its optimizers and schedule, and the loss as the step calls it."""
-    device, options = (
-        plan.torch_device,
-        config.optimization.model_copy(update={"optimizer": plan.optimizer or config.optimization.optimizer}),
-    )
+    device, chosen = plan.torch_device, plan.optimizer or config.optimization.optimizer
+    options = config.optimization.model_copy(update={"optimizer": chosen})
     terms = task.term_weights()
 
     def share(micro: Batch, totals: Totals) -> Tensor:

@@ -183,13 +183,6 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         restore_random_state(state, device)
 
 
-def memory_used(device: torch.device) -> int:
-    """Bytes: allocated on a GPU, or the process's resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
-
-
 def peak_memory(device: torch.device) -> int:
     """Bytes at the highest point of this process: reserved on a GPU, resident on a CPU."""
     if device.type == "cuda":

@@ -80,11 +80,6 @@ def free_share(device: torch.device, limit: int = 0) -> float:
     return free
 
 
-def used(device: torch.device) -> int:
-    """Bytes in use now: allocated on a GPU, resident on a CPU."""
-    return machine.memory_used(device)
-
-
 def peak(device: torch.device) -> int:
     """Bytes at the highest point since `reset_peak`, or since the process began."""
     if device.type == "cuda":

@@ -24,25 +24,30 @@ _LENGTHS = ("model.max_sequence_length", "model.block_size", "data.window", "dat
 _OPTIONS = 3
 
 
-def explained(session: Session, short: NoMemory, folder: Path, step: int) -> NoMemory:
+def explained(session: Session, short: NoMemory, folder: Path | None = None, step: int = -1) -> NoMemory:
     """The end of a run as its person should read it: what, where, and the cheapest ways on.
 
     Args:
         session: of the run.
         short: what ended it.
-        folder: of the run.
+        folder: of the run; None for a loop of the person's own, which has none.
         step: of the newest checkpoint that is whole, -1 where there is none.
     """
-    kept = f"the checkpoint of step {step} is safe" if step >= 0 else "no checkpoint was written yet"
     sample = "" if short.row is None else _sample(session.parts, session.state.step, short.row)
     using = Using.of(session.plan, session.state.model)
     ways = [*([short.fix] if short.fix else []), *options(session.config, using, in_update=not short.intact)]
-    on = f"hotloop resume {folder} goes on as it is, where more memory is free"
     listed = "".join(f"\n    {number}. {way}" for number, way in enumerate(ways, start=1))
+    if folder is None:
+        done = session.state.step
+        kept = f"the model has the weights of step {done}" if short.intact else "the model's weights are not whole"
+        on = ""
+    else:
+        kept = f"the checkpoint of step {step} is safe" if step >= 0 else "no checkpoint was written yet"
+        on = f"\n    hotloop resume {folder} goes on as it is, where more memory is free"
     return NoMemory(
         f"{short.what}; {kept}" + (f"\n  the sample: {sample}" if sample else ""),
-        where=str(folder),
-        fix=f"train again with one of these, the cheapest first, or make room:{listed}\n    {on}",
+        where="hotloop.steps" if folder is None else str(folder),
+        fix=f"train again with one of these, the cheapest first, or make room:{listed}{on}",
         row=short.row,
         intact=short.intact,
     )

@@ -26,11 +26,6 @@ _PIECE = {"cpu": 1 << 18, "other": 1 << 22}
 _FIRST, _SECOND = ("exp_avg", True), ("exp_avg_sq", False)  # name in the state, and whether it has a sign
 
 
-def state_bytes(numbers: int) -> int:
-    """Bytes of the state of one parameter."""
-    return bits.block_count(numbers) * 2 * (bits.BLOCK + 4) + 4
-
-
 @dataclass(frozen=True)
 class _Rule:
     """What one update of one parameter goes by; 0-d device tensors but for the betas."""

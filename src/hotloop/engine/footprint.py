@@ -35,7 +35,6 @@ from hotloop.task import Batch, Splits, Task
 
 _SECONDS = 0.15  # that the passes which tell the slack of malloc may take, each of two times
 _GAPS = 0.2  # of what many rows need beyond the few whose slack was measured: malloc's, as seen on the built-in tasks
-_MOMENTS = {"AdamW": 2, "Adam": 2, "Muon": 1}  # tensors like the weight that are made at the first update
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,8 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
         row = sum(leaf.nbytes for leaf in _leaves(_rows(splits.train, plan, 1)))
     except Exception:  # whatever a loss says to so few rows, a run does not end for a line of information
         return None
+    finally:
+        model.zero_grad(set_to_none=True)  # a pass that ended early must not leave its part of a gradient
     weights = tensor_bytes([*model.parameters(), *model.buffers()])
     data = sum(source.nbytes or 0 for source in _all(splits)) if plan.resident else 0
     other = beyond
@@ -99,7 +100,7 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
     rows = len(splits.train)
     data += min(plan.effective_batch, rows) * row
     activations = max(highest - gradients - min(plan.micro_batch, rows) * row, 0)
-    kept = optimizer_bytes(state.optimizers) + copies
+    kept = made_bytes(state.optimizers) + copies
     return Forecast(weights, gradients, kept, activations, data, other)
 
 
@@ -169,17 +170,8 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def made_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Bytes that the optimizers' state takes now."""
+    """Bytes of the optimizers' state, all of which is there before the first step."""
     return sum(tensor_bytes(_tensors(state)) for one in optimizers for state in one.state.values())
-
-
-def optimizer_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
-    """Bytes that the optimizers' state takes from the first update on, of which some may not be there yet."""
-    coming = 0
-    for one in optimizers:
-        missing = [p for group in one.param_groups for p in group["params"] if not one.state.get(p)]
-        coming += _MOMENTS.get(type(one).__name__, 0) * tensor_bytes(missing)
-    return made_bytes(optimizers) + coming
 
 
 def _tensors(state: Mapping[str, Any]) -> list[Tensor]:

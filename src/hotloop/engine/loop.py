@@ -125,15 +125,16 @@ def fit(
     """
     outcome = outcome or Outcome()
     watch, state.tell = _Watch(state), partial(hooks.tell, "on_note")
+    run = _Acts(outcome, watch, hooks, evaluation, save)
     try:
-        _begin(state, outcome, watch, hooks, evaluation, save)
+        run.begin(state)
         for info in watch.timing_compilation(iter(()) if outcome.reason else steps(state, feed), outcome):
             ask = hooks.ask("on_step", info)
             watch.rows += info.rows
             if state.step % state.plan.steps_per_epoch == 0:
                 ask = ask | hooks.ask("on_epoch_end", info)
             if ask.log or ask.evaluate or ask.save or ask.stop:
-                _act(ask, info, outcome, watch, hooks, evaluation, save)
+                run.act(ask, info)
             if outcome.reason:
                 break
     except Exception as error:
@@ -147,94 +148,78 @@ def fit(
     return outcome
 
 
-def _begin(
-    state: TrainState,
-    outcome: Outcome,
-    watch: _Watch,
-    hooks: Hooks,
-    evaluation: Callable[[], dict[str, float]] | None,
-    save: Callable[[Outcome], None],
-) -> None:
-    """Tell of the start, and make the evaluation that the part before began at its end and had no memory for."""
-    hooks.tell("on_start", state)
-    if outcome.due:
-        watch.pause()
-        epoch = state.step / state.plan.steps_per_epoch
-        info = StepInfo(state.step, epoch, state.loss_sum, state.grad_norm, 0, state)
-        _settle(Ask(evaluate=True, save=True), info, outcome, watch, hooks, evaluation, save)
-
-
 def _beside(state: TrainState, error: Exception) -> NoMemory:
     """Memory that ran out beside the steps: while a batch was fetched, in an evaluation, or in a callback."""
     said = first_line(error)
     return NoMemory(f"out of memory after step {state.step} ({said})", intact=not state.updating)
 
 
-def _act(
-    ask: Ask,
-    info: StepInfo,
-    outcome: Outcome,
-    watch: _Watch,
-    hooks: Hooks,
-    evaluation: Callable[[], dict[str, float]] | None,
-    save: Callable[[Outcome], None],
-) -> None:
-    """Do what was asked after a step, in the fixed order."""
-    log = ask.log or ask.evaluate  # an evaluation is read beside the training loss of the same step
-    readout = info.state.read(reset=log)
-    watch.pause()
-    ends = ask.stop not in ("", INTERRUPTED) or info.step == info.state.plan.total_steps
-    if fault := watch.stall.fault(info.step, readout, ends):
-        outcome.status, outcome.reason = "failed", fault
-        if readout.held_at:
-            info.state.step = readout.held_at - 1  # the weights are those of the step before
-        return
-    if log:
-        outcome.train_loss = readout.train_loss
-        record, warnings = watch.record(info, readout)
-        hooks.tell("on_record", record)
-        for warning in warnings:
-            hooks.tell("on_note", f"step {info.step}: {warning}", "warning")
-    _settle(ask, info, outcome, watch, hooks, evaluation, save)
+@dataclass(frozen=True)
+class _Acts:
+    """What the loop does between steps, on behalf of the callbacks."""
 
+    outcome: Outcome
+    watch: _Watch
+    hooks: Hooks
+    evaluation: Callable[[], dict[str, float]] | None
+    save: Callable[[Outcome], None]
 
-def _settle(
-    ask: Ask,
-    info: StepInfo,
-    outcome: Outcome,
-    watch: _Watch,
-    hooks: Hooks,
-    evaluation: Callable[[], dict[str, float]] | None,
-    save: Callable[[Outcome], None],
-) -> None:
-    """What comes after the log point: evaluate, change the rate, stop, save."""
-    if ask.evaluate and evaluation is not None:
-        outcome.due = True
-        ask = ask | _evaluate(info, outcome, watch, hooks, evaluation)
-        outcome.due = False
-    if ask.rate_factor != 1.0:
-        info.state.scale_rates(ask.rate_factor)
-    if ask.stop:
-        outcome.status = "interrupted" if ask.stop == INTERRUPTED else "stopped"
-        outcome.reason = ask.stop
-    if ask.save:
-        outcome.seconds["train"] = watch.spent
-        save(outcome)
-        hooks.tell("on_save", info.step)
-    watch.resume()
+    def begin(self, state: TrainState) -> None:
+        """Tell of the start, and make the evaluation that the part before began at its end and had no memory for."""
+        self.hooks.tell("on_start", state)
+        if self.outcome.due:
+            self.watch.pause()
+            epoch = state.step / state.plan.steps_per_epoch
+            info = StepInfo(state.step, epoch, state.loss_sum, state.grad_norm, 0, state)
+            self._settle(Ask(evaluate=True, save=True), info)
 
+    def act(self, ask: Ask, info: StepInfo) -> None:
+        """Do what was asked after a step, in the fixed order."""
+        outcome, hooks, watch = self.outcome, self.hooks, self.watch
+        log = ask.log or ask.evaluate  # an evaluation is read beside the training loss of the same step
+        readout = info.state.read(reset=log)
+        watch.pause()
+        ends = ask.stop not in ("", INTERRUPTED) or info.step == info.state.plan.total_steps
+        if fault := watch.stall.fault(info.step, readout, ends):
+            outcome.status, outcome.reason = "failed", fault
+            if readout.held_at:
+                info.state.step = readout.held_at - 1  # the weights are those of the step before
+            return
+        if log:
+            outcome.train_loss = readout.train_loss
+            record, warnings = watch.record(info, readout)
+            hooks.tell("on_record", record)
+            for warning in warnings:
+                hooks.tell("on_note", f"step {info.step}: {warning}", "warning")
+        self._settle(ask, info)
 
-def _evaluate(
-    info: StepInfo, outcome: Outcome, watch: _Watch, hooks: Hooks, evaluation: Callable[[], dict[str, float]]
-) -> Ask:
-    started = time.perf_counter()
-    outcome.metrics, outcome.evaluated_at = evaluation(), info.step
-    spent = time.perf_counter() - started
-    outcome.seconds["eval"] += spent
-    ask = hooks.ask("on_evaluate", info, outcome.metrics)
-    record: Record = {"step": info.step, "epoch": round(info.epoch, 6), **outcome.metrics, "eval_seconds": spent}
-    hooks.tell("on_record", {**record, "best": True} if ask.best else record)
-    return ask
+    def _settle(self, ask: Ask, info: StepInfo) -> None:
+        """What comes after the log point: evaluate, change the rate, stop, save."""
+        outcome = self.outcome
+        if ask.evaluate and self.evaluation is not None:
+            outcome.due = True
+            ask = ask | self._evaluate(info, self.evaluation)
+            outcome.due = False
+        if ask.rate_factor != 1.0:
+            info.state.scale_rates(ask.rate_factor)
+        if ask.stop:
+            outcome.status = "interrupted" if ask.stop == INTERRUPTED else "stopped"
+            outcome.reason = ask.stop
+        if ask.save:
+            outcome.seconds["train"] = self.watch.spent
+            self.save(outcome)
+            self.hooks.tell("on_save", info.step)
+        self.watch.resume()
+
+    def _evaluate(self, info: StepInfo, evaluation: Callable[[], dict[str, float]]) -> Ask:
+        outcome, started = self.outcome, time.perf_counter()
+        outcome.metrics, outcome.evaluated_at = evaluation(), info.step
+        spent = time.perf_counter() - started
+        outcome.seconds["eval"] += spent
+        ask = self.hooks.ask("on_evaluate", info, outcome.metrics)
+        record: Record = {"step": info.step, "epoch": round(info.epoch, 6), **outcome.metrics, "eval_seconds": spent}
+        self.hooks.tell("on_record", {**record, "best": True} if ask.best else record)
+        return ask
 
 
 class _Watch:

@@ -71,26 +71,6 @@ def require_offloadable(optimizer: str) -> None:
         )
 
 
-def state_bytes(model: nn.Module, options: OptimizationSection) -> int:
-    """Bytes of the optimizers' state of a model, on the device (with offload: on the host) from before step 1 on.
-
-    Raises:
-        HotloopError: as `build_optimizers`.
-    """
-    return sum(
-        _state_bytes(kind, p, options) for kind, parameters in _shares(model, options.optimizer) for p in parameters
-    )
-
-
-def _state_bytes(kind: str, parameter: Tensor, options: OptimizationSection) -> int:
-    size = parameter.numel() * parameter.element_size()
-    if kind == "adamw8bit":
-        return adamw8bit.state_bytes(parameter.numel())
-    if kind in ("adamw", "adam"):
-        return 2 * size + 4  # and the count of updates
-    return size if kind == "muon" or options.momentum else 0
-
-
 def _shares(model: nn.Module, optimizer: str) -> list[tuple[str, list[nn.Parameter]]]:
     """Which rule takes which parameters: all to one, but hidden matrices to muon and large tensors to adamw8bit."""
     trained = [p for p in model.parameters() if p.requires_grad]

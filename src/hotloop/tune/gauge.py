@@ -2,7 +2,7 @@
 
 The session is the gauge's own, in a process of its own or on a copy of the model: what happens to its weights and
 counters is nobody's loss. Rows are the longest of the training part, and the optimizer has its state before anything
-is measured. Bytes are above the baseline, which was taken before data and model were there.
+is measured. Bytes are above what the process had of its own before data and model were there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from hotloop import memory
 from hotloop.assemble import Session
 from hotloop.engine import measure
+from hotloop.engine.footprint import made_bytes
 from hotloop.engine.recompute import supports
 from hotloop.engine.reduce import couples_the_batch, micro_batches, rows_of
 from hotloop.engine.step import train_step
@@ -42,7 +43,7 @@ class Facts:
         effective: rows that an optimizer step sees by the configuration; `rows`: that the data has for it.
         recomputes: the model knows gradient checkpointing.
         couples: BatchNorm: a row's result depends on the rows beside it.
-        weights, state: bytes of the parameters, and of what the optimizer keeps (in 32 bits) of those trained.
+        weights, state: bytes of the parameters, and of what the optimizer keeps.
         built: bytes at the highest point of putting it together.
         resets: the system can begin a peak anew, so that a size's peak is its own.
         remarks: of the run, for the person.
@@ -88,12 +89,11 @@ class Gauge:
 
     Args:
         session: used up by it.
-        baseline: bytes in use before data and model.
         resets: whether the peak was begun anew before the session was put together.
     """
 
-    def __init__(self, session: Session, baseline: int, resets: bool) -> None:
-        self._session, self._baseline, self._resets = session, baseline, resets
+    def __init__(self, session: Session, resets: bool) -> None:
+        self._session, self._resets = session, resets
         self._device = session.plan.torch_device
         self._batch = widest_batch(session)
         self._update: float | None = None
@@ -102,8 +102,6 @@ class Gauge:
         """What is known before anything is measured."""
         session, plan = self._session, self._session.plan
         model = session.state.model
-        trained = sum(parameter.numel() for parameter in session.state.parameters)
-        moments = {"sgd": 1, "muon": 1, "adamw8bit": 0}.get(plan.optimizer, 2)
         return Facts(
             device=str(self._device),
             precision=plan.precision,
@@ -115,7 +113,7 @@ class Gauge:
             recomputes=supports(model),
             couples=couples_the_batch(model),
             weights=sum(p.numel() * p.element_size() for p in model.parameters()),
-            state=4 * trained * moments,
+            state=made_bytes(session.state.optimizers),
             built=self._peak(),
             resets=self._resets,
             remarks=tuple(session.remarks),
@@ -217,7 +215,9 @@ class Gauge:
             parameter.grad = None
 
     def _peak(self) -> int:
-        return max(0, memory.peak(self._device) - self._baseline)
+        """Bytes at the highest point, as the guard of a budget counts them while the run trains."""
+        own = 0 if self._device.type == "cuda" else memory.own_peak()
+        return max(0, (own or memory.peak(self._device)) - self._session.state.guard.baseline)
 
 
 def _why(error: Exception) -> str:

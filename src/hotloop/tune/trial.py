@@ -32,11 +32,9 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 
 def opened(loaded: Loaded, task: Task, choice: Choice) -> Gauge:
-    """A gauge of the run that `loaded` and `choice` describe; the baseline is what is in use now."""
-    device = machine.pick_device(loaded.config.training.device)
-    resets = memory.reset_peak(device)
-    baseline = memory.used(device)
-    return Gauge(assemble.build(loaded, task, choice=choice), baseline, resets)
+    """A gauge of the run that `loaded` and `choice` describe; its peak begins now."""
+    resets = memory.reset_peak(machine.pick_device(loaded.config.training.device))
+    return Gauge(assemble.build(loaded, task, choice=choice), resets)
 
 
 def serve(request: dict[str, Any], asked: Iterable[str], tell: Tell) -> None:

@@ -201,6 +201,22 @@ def test_a_loop_of_ones_own_is_warned() -> None:
     assert "micro-batch 8 -> 4" in str(told[1].message)
 
 
+def test_a_loop_of_ones_own_is_told_the_sample_and_the_ways_on() -> None:
+    trouble = Trouble("forward", step=2, times=99)
+    steps = hotloop.steps(
+        plain_net(), data(), loss=trouble.loss, batch_size=2, max_steps=3, precision="fp32", compile="off", device="cpu"
+    )
+    trouble.state = next(steps).state
+    trouble.done = 1
+    with pytest.warns(UserWarning, match="OOM at step 2"), pytest.raises(NoMemory) as told:
+        next(steps)
+    row = trouble.seen[2][0]
+    assert f"row {row} of the training part" in str(told.value) and "the model has the weights of step 1" in str(
+        told.value
+    )
+    assert "1. " in told.value.fix and "hotloop resume" not in told.value.fix
+
+
 def test_it_grows_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After quiet steps a larger micro-batch is tried; a try that fails is taken back and put off for longer."""
     monkeypatch.setattr("hotloop.engine.pieces._WAIT", 4)
