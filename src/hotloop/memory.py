@@ -84,6 +84,7 @@ def peak(device: torch.device) -> int:
     """Bytes at the highest point since `reset_peak`, or since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    # The system's other figure (ru_maxrss) begins with that of the process which started this one.
     return status().get("VmHWM") or machine.peak_memory(device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import sys
 
 import pytest
@@ -98,3 +99,14 @@ def test_the_peak_of_the_process_follows_what_is_allocated():
     assert memory.own(CPU) - before < 16 * 2**20
     assert memory.reset_peak(CPU)
     assert memory.own_peak() - before < 16 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_the_peak_is_not_that_of_the_process_that_started_this_one():
+    inner = "import torch; from hotloop import memory; print(memory.peak(torch.device('cpu')))"
+    outer = (
+        "import subprocess, sys; block = bytearray(1 << 30)\n"
+        f"print(subprocess.run([sys.executable, '-c', {inner!r}], capture_output=True, text=True, check=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", outer], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < 1 << 29

@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from hotloop import device as machine
-from hotloop.memory import own, own_peak, reset_peak, status, trim
+from hotloop.memory import own, own_peak, peak, reset_peak, status, trim
 
 _SLACK = 256 * 2**20  # see `Guard`: what the system's own limit leaves beyond twice the budget
 _NEAR = 0.75  # of the limit
@@ -60,7 +60,7 @@ class Guard:
 
     def start(self) -> None:
         """Training begins: `peak` counts from here, and a GPU's allocator is given its limit."""
-        self._started, self._whole = True, machine.peak_memory(self._device)
+        self._started, self._whole = True, peak(self._device)
         self._exact = reset_peak(self._device)
         if self._device.type == "cuda" and self.limit:
             share = min(1.0, self.limit / machine.memory_total(self._device))
@@ -126,7 +126,7 @@ class Guard:
 
     def process_peak(self) -> int:
         """Bytes at the highest point of the whole process (reserved on a GPU), what came before `start` included."""
-        return max(self._whole, machine.peak_memory(self._device))
+        return max(self._whole, peak(self._device))
 
     def _look(self, *_: object) -> None:
         """After a layer's forward pass."""
@@ -157,7 +157,7 @@ class Guard:
         if not self._closed:
             self._highest = max(self._highest, self._recent())
         if self._on_cpu:  # elsewhere nothing sets the peak back after `start`
-            self._whole = max(self._whole, machine.peak_memory(self._device))
+            self._whole = max(self._whole, peak(self._device))
 
 
 def _limits() -> _Limits | None:

@@ -123,9 +123,8 @@ def fit(
         save: writes a checkpoint of the state as it is.
         outcome: of the part before, for a run that goes on: the last loss and metrics known.
     """
-    outcome = outcome or Outcome()
-    watch, state.tell = _Watch(state), partial(hooks.tell, "on_note")
-    run = _Acts(outcome, watch, hooks, evaluation, save)
+    outcome, watch = outcome or Outcome(), _Watch(state)
+    run, state.tell = _Acts(outcome, watch, hooks, evaluation, save), partial(hooks.tell, "on_note")
     try:
         run.begin(state)
         for info in watch.timing_compilation(iter(()) if outcome.reason else steps(state, feed), outcome):

@@ -13,7 +13,7 @@ import pytest
 
 @pytest.mark.slow
 def test_the_default_beats_its_baselines_on_rows_it_has_not_seen(tmp_path):
-    """A process of its own, as a person starts it: its time is stated, and what other tests left does not count."""
+    """A process of its own, as a person starts it: the stated time counts from the start of the process."""
     command = [sys.executable, "-m", "hotloop", "train", "forecast", "--json", f"experiment.dir={tmp_path}"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr

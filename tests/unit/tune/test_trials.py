@@ -31,7 +31,7 @@ def test_sizes_are_measured_and_a_step_is_confirmed(tmp_path: Path) -> None:
         facts = trial.facts
         assert (facts.effective, facts.rows, facts.micro_batch, facts.precision) == (240, 240, 240, "fp32")
         assert not facts.recomputes and not facts.couples
-        assert facts.state == 2 * facts.weights
+        assert 2 * facts.weights < facts.state < 2 * facts.weights + 64  # two moments, and counts of updates
         small, large = trial.measure(8), trial.measure(64)
         again = trial.measure(8)
     assert small.ran and large.ran and 0 < small.seconds < large.seconds
