@@ -133,11 +133,16 @@ def build(
         parts.move_to(device)
     if is_new and parts.splits.val is not None:
         _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
-    machine.seed_everything(key_of(config.experiment.seed, _DROPOUT) % (1 << 63))
+    machine.seed_everything(dropout_seed(config.experiment.seed))
     state = _state(config, task, model, plan)
     state.guard.baseline = before
     remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler, model), *plan.inexact()]
     return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
+
+
+def dropout_seed(seed: int) -> int:
+    """Seed of what training itself draws (dropout), for a run of this seed."""
+    return key_of(seed, _DROPOUT) % (1 << 63)
 
 
 def _settle_process(config: Config, plan: Plan | None) -> None:

@@ -74,7 +74,7 @@ def load_run(path: Path | str) -> Run:
     """
     folder = RunFolder.open(path)
     summary = read_json(folder.dir / SUMMARY) if (folder.dir / SUMMARY).is_file() else {"status": "unfinished"}
-    built = _is_findable(read_json(folder.dir / CONFIG).get("task")) and weights_file(folder, "last") is not None
+    built = is_findable(read_json(folder.dir / CONFIG).get("task")) and weights_file(folder, "last") is not None
     return Run(folder.dir, summary, folder.read_metrics(), saved_model(folder)[1] if built else None)
 
 
@@ -111,7 +111,7 @@ def saved_config(folder: RunFolder, task: Task | None) -> Config:
         HotloopError: a damaged file, or a run whose task is not at hand.
     """
     name = read_json(folder.dir / CONFIG).get("task", "")
-    if task is None and not _is_findable(name):
+    if task is None and not is_findable(name):
         again = "call hotloop.fit again with the same model and data and resume_from_checkpoint=..."
         named = f'put the class {name} into a file, and write "task": "FILE.py:{name}" into the run\'s {CONFIG}'
         raise HotloopError(
@@ -136,7 +136,7 @@ def _require_file(folder: RunFolder, name: str) -> None:
         )
 
 
-def _is_findable(name: Any) -> bool:
+def is_findable(name: Any) -> bool:
     """Whether a task can be found by its name alone."""
     return isinstance(name, str) and (name in BUILTIN or ".py" in name)
 

@@ -14,12 +14,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 def print_json(value: Any) -> None:
     """Print `value` on standard output: paths become text, and what is no finite number null, as in a run's files."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str))
+    click.echo(json.dumps(plain_values(value), indent=2, ensure_ascii=False, default=str))
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """`value` with what is no finite number as null, as JSON has no word for it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: plain_values(item) for name, item in value.items()}
+    return [plain_values(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,67 @@
+"""`training.tune: auto`: settings found before are used, and a long run is tuned first, in a twentieth of its time.
+
+A run is long where that twentieth is enough to find anything. What is not known or not worth it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hotloop.assemble import Session
+from hotloop.config.load import Loaded
+from hotloop.errors import HotloopError
+from hotloop.runs.reporter import Reporter
+from hotloop.saved import is_findable
+from hotloop.tune.kept import keep, key_of, recall
+from hotloop.tune.lane import data_shape
+from hotloop.tune.lanes import FreshTrack
+from hotloop.tune.search import Climbed, tune
+from hotloop.tune.settings import with_knobs
+from hotloop.tune.written import in_words
+
+SHARE = 0.05
+"""Of the predicted time of training that tuning may take."""
+_FEWEST = 120.0  # seconds in which something can be found: less than that is not begun
+_BEGIN_WITHIN = 0.6  # of the time: a candidate begun later would not come to its end
+_REBUILD = 20.0  # seconds of training from which on known settings are worth putting the run together again
+
+
+def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | None:
+    """The configuration to train with in place of `loaded`, with a note on where it comes from; None for no other.
+
+    Args:
+        loaded: the run's configuration.
+        session: put together with it, for what only is known then.
+        reporter: told while a search goes on.
+    """
+    predicted = session.predicted_seconds
+    searched = loaded.config.training.auto_batch_size or loaded.config.memory.budget is not None
+    if loaded.config.training.tune == "off" or searched or predicted < _REBUILD or not is_findable(loaded.config.task):
+        return None
+    parameters = sum(p.numel() for p in session.state.model.parameters())
+    key = key_of(loaded, parameters, data_shape(session))
+    if (kept := recall(key)) is not None:
+        told = f"settings measured on {kept.measured}, {kept.factor:.2f}x the plain way: {in_words(kept.knobs)}"
+        return _noted(with_knobs(loaded, kept.knobs), f"{told} (training.tune=off leaves them out)")
+    seconds = SHARE * predicted
+    if seconds < _FEWEST:
+        return None
+    reporter.note(
+        f"tuning for up to {seconds:.0f} s, {SHARE:.0%} of the {predicted:,.0f} s that training is predicted to take "
+        "(training.tune=off leaves it out)"
+    )
+    try:
+        found = tune(loaded, reporter, _BEGIN_WITHIN * seconds / 60, track=FreshTrack(seconds))
+    except HotloopError as error:
+        return _noted(loaded, f"tuning came to nothing ({error.what}): training as without it")
+    keep(key, found.knobs, found.factor)
+    return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most)")
+
+
+def _noted(loaded: Loaded, line: str) -> Loaded:
+    return replace(loaded, notes=(*loaded.notes, line))
+
+
+def told_of(found: Climbed) -> str:
+    """What a search came to, in one line."""
+    return f"tuned: {found.factor:.2f}x the plain way: {in_words(found.knobs)}"

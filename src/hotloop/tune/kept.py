@@ -1,0 +1,96 @@
+"""What tuning found, kept for later runs of the same model on data of the same shape, this machine and these versions.
+
+A file for each such key in the user's cache folder. A damaged or older file is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hotloop import __version__
+from hotloop import device as machine
+from hotloop.config.load import Loaded
+from hotloop.config.schema import to_plain
+from hotloop.disk import cache_folder, write_atomic
+from hotloop.errors import HotloopError
+from hotloop.tune.low import is_open
+from hotloop.tune.settings import SEARCHED
+
+_FORM = 1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result of before.
+
+    Args:
+        knobs: dotted key -> value.
+        factor: samples per second over the plain way to train.
+        measured: the day, as 2026-11-28.
+    """
+
+    knobs: dict[str, Any]
+    factor: float
+    measured: str
+
+
+def key_of(loaded: Loaded, parameters: int, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides over speed, as plain values.
+
+    Args:
+        loaded: the run's configuration.
+        parameters: of the model.
+        shape: of its data, as `tune.lane.data_shape` gives it.
+    """
+    plain, here = to_plain(loaded.config), machine.describe()
+    names = [f"{section}.{name}" for section in ("training", "data", "optimization") for name in plain[section]]
+    stated = {name: _at(plain, name) for name in names if name in SEARCHED and not is_open(loaded.origins, name)}
+    optimization = plain["optimization"]
+    return {
+        "form": _FORM,
+        "task": loaded.config.task,
+        "model": {name: value for name, value in plain["model"].items() if name not in ("init_from", "freeze")},
+        "frozen": plain["model"]["freeze"],
+        "parameters": parameters,
+        "data": dict(shape),
+        "optimizer": {name: optimization[name] for name in ("optimizer", "gradient_checkpointing")},
+        "stated": stated,
+        "machine": {name: here[name] for name in ("cpu", "cpu_capability", "cores", "gpus", "system")},
+        "versions": {"hotloop": __version__, "torch": torch.__version__, "cuda": here["cuda"]},
+    }
+
+
+def _at(plain: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return plain[section][name]
+
+
+def keep(key: Mapping[str, Any], knobs: Mapping[str, Any], factor: float) -> Path:
+    """Write a result down; returns its file."""
+    file = _file(key)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found = {"key": key, "knobs": dict(knobs), "factor": factor, "measured": time.strftime("%Y-%m-%d")}
+    write_atomic(file, json.dumps(found, indent=2, default=str).encode())
+    return file
+
+
+def recall(key: Mapping[str, Any]) -> Kept | None:
+    """The result of before for this key, if there is one."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, HotloopError):
+        found = json.loads(_file(key).read_text(encoding="utf-8"))
+        return Kept(dict(found["knobs"]), float(found["factor"]), str(found["measured"]))
+    return None
+
+
+def _file(key: Mapping[str, Any]) -> Path:
+    text = json.dumps(key, sort_keys=True, default=str)
+    return cache_folder() / "tuned" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"

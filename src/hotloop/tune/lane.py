@@ -1,0 +1,178 @@
+"""One lane of a race: a run, put together as training would, that makes real steps when it is told to.
+
+A step here is the whole of it: the batch is waited for, the transaction and the update are in it. The first steps are
+apart, as they pay for compilation and for what any first call pays for. Lanes in processes of their own are spoken to
+through `tune.child`; a test may hold one directly.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hotloop import assemble, memory
+from hotloop import device as machine
+from hotloop.assemble import Session
+from hotloop.config.load import Loaded
+from hotloop.engine.blocks import blocks_of
+from hotloop.engine.recover import transact
+from hotloop.engine.reduce import couples_the_batch
+from hotloop.task import Batch, Task
+from hotloop.tune import proof
+from hotloop.tune.settings import PLAIN, with_knobs
+
+Build = Callable[[Loaded], Session]
+_WARM = 3  # steps before the first that counts, besides the very first
+
+
+@dataclass(frozen=True)
+class LaneFacts:
+    """What is known of a run once it was put together.
+
+    Args:
+        plan: as resolved, JSON-ready.
+        parameters: how many.
+        convolves: it has convolutions over 4-D tensors, which channels_last is for.
+        repeats: it has repeated blocks, which can be compiled one for all.
+        attends: it has attention layers.
+        couples: BatchNorm: a row's result depends on the rows beside it.
+        bytes: of the training data, None where it is fetched item by item.
+        shape: what of the data decides over speed: trailing sizes and types of a batch.
+    """
+
+    plan: dict[str, Any]
+    parameters: int
+    convolves: bool
+    repeats: bool
+    attends: bool
+    couples: bool
+    bytes: int | None
+    shape: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Some steps on end.
+
+    Args:
+        steps: how many.
+        seconds: of all of them.
+        rows: that they saw.
+    """
+
+    steps: int
+    seconds: float
+    rows: int
+
+
+class Lane:
+    """A run that makes steps on demand.
+
+    Args:
+        loaded: its configuration.
+        build: puts a session together; the default builds the task that the configuration names.
+    """
+
+    def __init__(self, loaded: Loaded, build: Build) -> None:
+        self._loaded, self._build = loaded, build
+        memory.reset_peak(machine.pick_device(loaded.config.training.device))
+        self._session = build(loaded)
+        state = self._session.state.state_dict()
+        self._fresh = copy.deepcopy({name: value for name, value in state.items() if name != "model"})
+        self._feed: Iterator[Batch] | None = None
+
+    @property
+    def _device(self) -> torch.device:
+        return self._session.plan.torch_device
+
+    def facts(self) -> LaneFacts:
+        """What is known before anything is measured."""
+        session = self._session
+        model, train = session.state.model, session.parts.host.train
+        return LaneFacts(
+            plan=session.plan.to_dict(),
+            parameters=sum(p.numel() for p in model.parameters()),
+            convolves=any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in model.modules()),
+            repeats=len(blocks_of(model)) > 1,
+            attends=any("attention" in type(part).__name__.lower() for part in model.modules()),
+            couples=couples_the_batch(model),
+            bytes=train.nbytes,
+            shape=data_shape(session),
+        )
+
+    def warm(self) -> float:
+        """Make the first steps. Returns what the very first took beyond a later one, in seconds: compilation."""
+        first = self._burst(1).seconds
+        rest = [self._burst(1).seconds for _ in range(_WARM)]
+        return max(0.0, first - min(rest))
+
+    def run(self, seconds: float) -> Burst:
+        """Make steps for about so long, at least one."""
+        one = self._burst(1)
+        more = int((seconds - one.seconds) / one.seconds) if one.seconds > 0 else 0
+        if more < 1:
+            return one
+        rest = self._burst(more)
+        return rest if more > 1 else Burst(2, one.seconds + rest.seconds, one.rows + rest.rows)
+
+    def _burst(self, steps: int) -> Burst:
+        state, rows = self._session.state, 0
+        if self._feed is None:
+            self._feed = self._session.feed()
+        self._wait()
+        started = time.perf_counter()
+        for _ in range(steps):
+            if state.step % max(1, state.plan.total_steps) == 0:
+                state.applied.zero_()  # the schedule has no rate for more updates than the run makes
+            batch = next(self._feed)
+            transact(state, batch)
+            state.step += 1
+            rows += state.plan.effective_batch
+        self._wait()
+        return Burst(steps, time.perf_counter() - started, rows)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def peak(self) -> int:
+        """Bytes at the highest point, above what the process had before data and model were there."""
+        own = 0 if self._device.type == "cuda" else memory.own_peak()
+        return max(0, (own or memory.peak(self._device)) - self._session.state.guard.baseline)
+
+    def gradients(self, precision: str | None = None) -> proof.Gradients:
+        """What the optimizer gets in the first steps; with `precision`, in plain eager execution in that one."""
+        if precision is not None:
+            return proof.gradients(self._build(with_knobs(self._loaded, {**PLAIN, "training.precision": precision})))
+        self._begin_anew(self._loaded.config.experiment.seed)
+        return proof.gradients(self._session)
+
+    def losses(self, seeds: list[int], steps: int) -> list[float]:
+        """Training loss after `steps` steps of each seed: the mean over the last third."""
+        found = []
+        for seed in seeds:
+            self._begin_anew(seed)
+            found.append(proof.loss_after(self._session, steps))
+        return found
+
+    def _begin_anew(self, seed: int) -> None:
+        self._feed = None
+        proof.reseed(self._session, self._fresh, seed)
+
+
+def data_shape(session: Session) -> dict[str, Any]:
+    """Sizes and types of the first row's tensors; lengths that vary from row to row are left out by their tasks."""
+    row = session.parts.host.train.batch(torch.arange(1)) if session.parts.host.train.nbytes is not None else {}
+    found = {name: [*value.shape[1:], str(value.dtype)] for name, value in row.items() if hasattr(value, "shape")}
+    return {**found, "effective_batch": session.plan.effective_batch}
+
+
+def build_of(task: Task) -> Build:
+    """Sessions of a task that this process can build."""
+    return lambda loaded: assemble.build(loaded, task)

@@ -1,0 +1,70 @@
+"""A race: baseline, the best so far and a candidate take turns, so that a slow minute of the machine meets all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from hotloop.tune.lanes import Runner
+from hotloop.tune.verdict import HOPELESS_AFTER, is_hopeless
+
+ROUNDS, FEWER, LONG = 7, 5, 2.0  # rounds; where a step takes longer than so many seconds, fewer
+_SHORTEST, _LONGEST, _STEPS = 0.4, 3.0, 5  # a burst: about so many steps, within these seconds
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a step of each round.
+
+    Args:
+        seconds: one for each round.
+        rows: that a step sees.
+        spread: (largest - smallest) / median.
+    """
+
+    seconds: tuple[float, ...]
+    rows: int
+
+    @property
+    def median(self) -> float:
+        """Seconds a step."""
+        return median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """(largest - smallest) / median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def race(runners: Mapping[str, Runner], against: str, candidate: str, deadline_passed: bool = False) -> dict[str, Timing]:
+    """Let all take turns, each round beginning with another one.
+
+    Args:
+        runners: by name, warm.
+        against: whose pace the candidate must beat; given up early where that is hopeless.
+        candidate: of whom the race is.
+        deadline_passed: make only as many rounds as are needed to judge.
+
+    Returns:
+        Timings by name, of equal numbers of rounds.
+    """
+    paces = {name: _pace(runner) for name, runner in runners.items()}
+    rounds = FEWER if deadline_passed or max(paces.values()) > LONG else ROUNDS
+    names, found = list(runners), {name: list[float]() for name in runners}
+    rows = dict.fromkeys(names, 0)
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            burst = runners[name].run(min(_LONGEST, max(_SHORTEST, _STEPS * paces[name])))
+            found[name].append(burst.seconds / burst.steps)
+            rows[name] = burst.rows // burst.steps
+        if number + 1 >= HOPELESS_AFTER and is_hopeless(found[against], found[candidate]):
+            break
+    return {name: Timing(tuple(found[name]), rows[name]) for name in names}
+
+
+def _pace(runner: Runner) -> float:
+    """Seconds a step, from a burst that is not counted."""
+    burst = runner.run(_SHORTEST / 2)
+    return burst.seconds / burst.steps

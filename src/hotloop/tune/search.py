@@ -1,0 +1,132 @@
+"""`ladder` and `tune`: what they climb from, what they try, and what comes of it as data.
+
+Both climb from the plain way to train (float32, eager, batches from the host) on this model, data and machine. The
+ladder adds one thing after another and counts speed alone; tuning begins with what hotloop would do by itself, and
+what takes time before the first step must pay for itself within the run that is meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hotloop import __version__
+from hotloop import device as machine
+from hotloop.config.load import Loaded
+from hotloop.engine.plan import Plan
+from hotloop.errors import HotloopError
+from hotloop.runs.reporter import Reporter
+from hotloop.saved import FIT
+from hotloop.tune.knobs import Rung, rungs
+from hotloop.tune.ladder import Ladder
+from hotloop.tune.lane import LaneFacts
+from hotloop.tune.lanes import FreshTrack, Track
+from hotloop.tune.low import is_open
+from hotloop.tune.row import Row
+from hotloop.tune.settings import PLAIN, value_of, with_knobs
+
+OWN = "hotloop's own choice"
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """What a climb came to.
+
+    Args:
+        baseline, rows: of the ladder.
+        best: the configuration that holds, with every measured knob stated.
+        knobs: these knobs.
+        factor: samples per second over the baseline's.
+        facts: of the baseline.
+    """
+
+    baseline: Row
+    rows: tuple[Row, ...]
+    best: Loaded
+    knobs: dict[str, Any]
+    factor: float
+    facts: LaneFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """For ladder.json."""
+        return {
+            "task": self.best.config.task,
+            "baseline": self.baseline.to_json(),
+            "rows": [row.to_json() for row in self.rows],
+            "best": {"knobs": self.knobs, "factor": round(self.factor, 4)},
+            "environment": {**machine.describe(), "hotloop": __version__},
+        }
+
+
+def ladder(
+    loaded: Loaded, reporter: Reporter, minutes: float, *, batch_change: bool = False, track: Track | None = None
+) -> Climbed:
+    """One thing after another on top of the plain way to train.
+
+    Args:
+        loaded: the run's configuration; what it states by hand holds in every row.
+        reporter: told as it goes on.
+        minutes: after which no new candidate is begun.
+        batch_change: other effective batches may be tried.
+        track: where lanes are opened; processes of their own by default.
+
+    Raises:
+        HotloopError: the run cannot be put together, or its model is only in another process.
+    """
+    return _climbed(loaded, reporter, minutes, batch_change, track, own=False)
+
+
+def tune(
+    loaded: Loaded, reporter: Reporter, minutes: float, *, batch_change: bool = False, track: Track | None = None
+) -> Climbed:
+    """The fastest settings that compute the same, for the run that `loaded` describes; arguments as in `ladder`."""
+    return _climbed(loaded, reporter, minutes, batch_change, track, own=True)
+
+
+def _climbed(
+    loaded: Loaded, reporter: Reporter, minutes: float, batch_change: bool, track: Track | None, own: bool
+) -> Climbed:
+    if loaded.config.task == FIT:
+        raise HotloopError(
+            "candidates run in processes of their own, which cannot build a model that is only in this one",
+            where="training.tune",
+            fix="put model and data into a task in a file, and call `hotloop tune FILE.py:CLASS`",
+        )
+    plain = {key: value for key, value in PLAIN.items() if is_open(loaded.origins, key)}
+    climb = Ladder(track or FreshTrack(), with_knobs(loaded, plain), reporter, minutes)
+    try:
+        if own:
+            climb.steps = climb.facts.plan["total_steps"]
+            climb.climb([[Rung(OWN, _own(loaded, plain))]])
+        climb.climb(rungs(climb.baseline, climb.facts, batch_change))
+        return _result(climb, climb.champion_facts)
+    finally:
+        climb.close()
+
+
+def _own(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
+    """The values that hotloop itself would begin with."""
+    found = {key: value_of(loaded.config, key) for key in plain if key != "training.tune"}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _result(climb: Ladder, facts: LaneFacts) -> Climbed:
+    last = climb.best_row
+    stated = {**(last.knobs if last else {}), **_resolved(Plan.from_dict(facts.plan), climb.best)}
+    stated["training.tune"] = "off"  # it has been done
+    best = with_knobs(climb.best, stated)
+    factor = last.factor if last else 1.0
+    return Climbed(climb.first, tuple(climb.rows), best, stated, factor, climb.facts)
+
+
+def _resolved(plan: Plan, loaded: Loaded) -> dict[str, Any]:
+    """What `auto` came to in the lane that won, stated."""
+    found: dict[str, Any] = {
+        "training.precision": plan.precision,
+        "training.compile": plan.compile,
+        "training.threads": plan.threads,
+        "data.resident": "on" if plan.resident else "off",
+    }
+    if not plan.resident:
+        found["data.num_workers"] = plan.num_workers
+    return {key: value for key, value in found.items() if is_open(loaded.origins, key)}

@@ -1,0 +1,48 @@
+"""Configurations with some knobs set: the plain way to train, and a candidate on top of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hotloop.config.load import Loaded
+from hotloop.config.schema import Config
+
+TUNED = "measured"
+"""Where a value comes from that a measurement has set."""
+
+# What anyone writes down first: float32, eager, batches from the host. Keys that a version does not know are left out.
+PLAIN: dict[str, Any] = {
+    "training.precision": "fp32",
+    "training.compile": "off",
+    "training.compile_region": "auto",
+    "training.channels_last": "off",
+    "training.capture": "off",
+    "training.attention": "auto",
+    "training.tune": "off",
+    "data.resident": "off",
+    "data.num_workers": 0,
+    "data.pin_memory": "off",
+}
+
+SEARCHED = frozenset({*PLAIN, "training.threads"})
+"""Every knob that a search may set without changing what is learned."""
+
+
+def with_knobs(loaded: Loaded, knobs: Mapping[str, Any], origin: str = TUNED) -> Loaded:
+    """The same configuration with `knobs` (dotted key -> value) in place of what it says."""
+    config, origins = loaded.config, dict(loaded.origins)
+    for key, value in knobs.items():
+        section, _, name = key.partition(".")
+        part = getattr(config, section)
+        if name in type(part).model_fields:
+            changed = type(part).model_validate({**part.model_dump(), name: value})
+            config, origins[key] = config.model_copy(update={section: changed}), origin
+    return replace(loaded, config=config, origins=origins)
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key; None where there is no such key."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name, None)
