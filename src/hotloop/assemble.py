@@ -26,8 +26,10 @@ from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import measure, recompute, schedule
+from hotloop.engine.execution import capture_steps, compiled, prepare_model
 from hotloop.engine.footprint import Forecast
 from hotloop.engine.hooks import Hooks
+from hotloop.engine.layout import channels_last
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
@@ -117,7 +119,7 @@ def build(
     require_single_process()
     device = _device(config, plan)
     before = memory.own(device)  # what the budget leaves out: the process as it is without data and model
-    _settle_process(config, plan)
+    _settle_process(config, plan, device)
     if plan is None and (assets := inherited(config.model.init_from)) is not None:
         task.inherit(assets)
     parts = prepare(task, config, loaded.origins)
@@ -134,6 +136,7 @@ def build(
     if is_new and parts.splits.val is not None:
         _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
     machine.seed_everything(dropout_seed(config.experiment.seed))
+    remarks += prepare_model(model, plan)
     state = _state(config, task, model, plan)
     state.guard.baseline = before
     remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler, model), *plan.inexact()]
@@ -145,9 +148,10 @@ def dropout_seed(seed: int) -> int:
     return key_of(seed, _DROPOUT) % (1 << 63)
 
 
-def _settle_process(config: Config, plan: Plan | None) -> None:
+def _settle_process(config: Config, plan: Plan | None, device: torch.device) -> None:
     """What torch keeps per process, before anything is drawn or computed."""
     machine.set_deterministic(config.training.deterministic)
+    machine.set_attention(plan.attention if plan else config.training.attention, device)
     machine.set_threads(plan.threads if plan else config.training.threads)
     machine.seed_everything(config.experiment.seed)
 
@@ -188,21 +192,22 @@ def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainSta
 
     def share(micro: Batch, totals: Totals) -> Tensor:
         with autocast(device, plan.precision):
-            return micro_loss(task, model, terms, micro, totals)
+            return micro_loss(task, model, terms, channels_last(micro) if plan.channels_last else micro, totals)
 
-    mode = None if plan.compile == "default" else plan.compile
     matrix_dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
-    return TrainState(
+    state = TrainState(
         model,
         build_optimizers(model, options, device, matrix_dtype, plan.offload),
         schedule.factors(options, plan.total_steps, plan.steps_per_epoch),
         plan,
         partial(total_weights, task),
-        share if plan.compile == "off" else torch.compile(share, mode=mode, dynamic=False),
+        compiled(share, plan),
         options.max_grad_norm,
         options.learning_rate,
         config.training.ema,
     )
+    capture_steps(state)
+    return state
 
 
 def observe(session: Session, extra: Sequence[Any] = ()) -> tuple[Hooks, observers.Judge]:

@@ -82,6 +82,7 @@ def _summary(session: Session, outcome: Outcome, judge: Judge) -> dict[str, Any]
         **({"warning": warning} if (warning := evaluation_warning(outcome.metrics)) else {}),
         "best": judge.verdict,
         "seconds": {},
+        "recompiles": outcome.recompiles,
         "effective_batch": plan.effective_batch,
         "peak_memory": state.guard.process_peak(),
         "memory": _memory(session),

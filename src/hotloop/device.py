@@ -134,6 +134,34 @@ def set_activation_budget(share: float | None) -> None:
     settings.activation_memory_budget = share
 
 
+_attention_before: dict[str, bool] = {}  # which kernels torch could choose from before a run said otherwise
+_KERNELS = {"flash": "flash", "efficient": "mem_efficient", "cudnn": "cudnn", "math": "math"}
+
+
+def set_attention(kind: str, device: torch.device | None = None) -> None:
+    """Leave torch's scaled dot-product attention this one kernel; auto gives it back what it had.
+
+    Raises:
+        HotloopError: the kernel exists on NVIDIA GPUs only, and `device` is none.
+    """
+    switches: Any = torch.backends.cuda
+    if kind == "auto":
+        for name, was in _attention_before.items():
+            getattr(switches, f"enable_{name}_sdp")(was)
+        _attention_before.clear()
+        return
+    if kind in ("efficient", "cudnn") and device is not None and device.type != "cuda":
+        raise HotloopError(
+            f"the attention kernel {kind} exists on NVIDIA GPUs only, and this run is on {device}",
+            where="training.attention",
+            fix="use training.attention=flash, math or auto",
+        )
+    if not _attention_before:
+        _attention_before.update({name: getattr(switches, f"{name}_sdp_enabled")() for name in _KERNELS.values()})
+    for known, name in _KERNELS.items():
+        getattr(switches, f"enable_{name}_sdp")(known == kind)
+
+
 def set_threads(wanted: int | str) -> int:
     """Use `wanted` CPU threads (auto: leave torch's own choice); returns the number read back."""
     if isinstance(wanted, int) and wanted != torch.get_num_threads():

@@ -16,6 +16,7 @@ from hotloop.config.schema import Config
 from hotloop.errors import Problem
 
 _DECAYING = ("cosine", "linear", "polynomial", "wsd")
+_REPLAYING = ("reduce-overhead", "max-autotune")  # modes of torch.compile that capture graphs themselves
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,32 @@ def deterministic_means_fixed_kernels(config: Config) -> Iterator[Fault]:
         yield Fault(("training.deterministic", "training.compile"), why, fix)
 
 
+def blocks_are_compiled_without_graphs(config: Config) -> Iterator[Fault]:
+    """Modes that replay captured graphs let one block overwrite what the next one's backward pass still needs."""
+    training = config.training
+    if training.compile_region == "blocks" and training.compile in _REPLAYING:
+        why = f"does not go with training.compile={training.compile}, whose graphs hand on memory from block to block"
+        fix = "use training.compile=default, or leave compile_region out"
+        yield Fault(("training.compile_region", "training.compile"), why, fix)
+
+
+def capture_takes_the_whole_step(config: Config) -> Iterator[Fault]:
+    """What cannot be part of a recorded step."""
+    training, key = config.training, "training.capture"
+    if training.capture != "on":
+        return
+    if training.compile in _REPLAYING:
+        why = f"does not go with training.compile={training.compile}, which captures parts of the step itself"
+        yield Fault((key, "training.compile"), why, "use training.compile=default or off, or leave capture out")
+    if config.memory.offload == "on":
+        why = "does not go with memory.offload=on: an update on the host cannot be recorded on the GPU"
+        yield Fault((key, "memory.offload"), why, "leave one of the two out")
+    if config.optimization.gradient_checkpointing is not False and training.compile == "off":
+        why = "does not go with activations recomputed without the compiler: random state is put back from the host"
+        fix = "use training.compile=default, or leave one of the two out"
+        yield Fault((key, "optimization.gradient_checkpointing"), why, fix)
+
+
 def fold_is_one_of_the_folds(config: Config) -> Iterator[Fault]:
     """Folds are numbered from 1 to their number."""
     folds, fold = getattr(config.data, "folds", None), getattr(config.data, "fold", None)
@@ -233,5 +260,7 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     goal_has_a_direction,
     validation_feeds_its_readers,
     deterministic_means_fixed_kernels,
+    blocks_are_compiled_without_graphs,
+    capture_takes_the_whole_step,
     fold_is_one_of_the_folds,
 )

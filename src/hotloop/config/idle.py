@@ -68,6 +68,12 @@ NEEDS = (
         _optimizer("adamw", "adamw8bit", "adam", "muon"),
         _OPTIMIZER,
     ),
+    Needs(
+        "training.compile_region",
+        "compilation (training.compile)",
+        lambda c: c.training.compile != "off",
+        "training.compile",
+    ),
     Needs("memory.offload", "the optimizers adamw and adam", _optimizer("adamw", "adam"), _OPTIMIZER),
     Needs("optimization.min_lr", "a schedule that lowers the rate", _schedule(*_DECAYING, "plateau"), _SCHEDULE),
     Needs("optimization.decay_steps", "a decay: cosine, linear, polynomial or wsd", _schedule(*_DECAYING), _SCHEDULE),

@@ -7,12 +7,17 @@ one section are in `guards`.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hotloop.config import kinds
 from hotloop.config.kinds import Kind
+
+Auto = Literal["auto"]
+Switch = Literal["auto", "on", "off"]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):

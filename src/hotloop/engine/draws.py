@@ -26,6 +26,11 @@ class Draws:
         hosts = (random.getstate(), np.random.get_state()) if self._hosts is not False else None
         return torch.get_rng_state(), cuda, hosts
 
+    @property
+    def on_host(self) -> bool:
+        """Whether a step is known to draw from Python's or NumPy's generator."""
+        return bool(self._hosts)
+
     def settle(self, before: tuple[Any, ...]) -> None:
         """After a step that was made: learn whether it drew on the host."""
         if self._hosts is None:

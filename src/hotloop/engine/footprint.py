@@ -30,6 +30,7 @@ from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.probe import buffers_put_back
 from hotloop.engine.reduce import micro_loss, total_weights
+from hotloop.engine.regions import resting
 from hotloop.engine.state import TrainState
 from hotloop.task import Batch, Splits, Task
 
@@ -83,7 +84,8 @@ def forecast(task: Task, state: TrainState, splits: Splits) -> Forecast | None:
         return None  # looking at its rows would use them up
     gradients, copies = tensor_bytes(state.parameters), _copies(state)
     try:
-        highest, beyond = _passes(task, state, splits, gradients)
+        with resting(model):  # compiled code would be built for these sizes too
+            highest, beyond = _passes(task, state, splits, gradients)
         row = sum(leaf.nbytes for leaf in _leaves(_rows(splits.train, plan, 1)))
     except Exception:  # whatever a loss says to so few rows, a run does not end for a line of information
         return None

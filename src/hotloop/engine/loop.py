@@ -15,6 +15,7 @@ from functools import partial
 from hotloop import memory
 from hotloop.engine import pressure
 from hotloop.engine.hooks import INTERRUPTED, Ask, Hooks, Record, StepInfo
+from hotloop.engine.recompiles import Recompiles
 from hotloop.engine.recover import transact
 from hotloop.engine.reduce import rows_of
 from hotloop.engine.state import Readout, TrainState
@@ -40,6 +41,7 @@ class Outcome:
     evaluated_at: int = 0  # step of the last evaluation
     due: bool = False  # an evaluation after the last step was begun and came to no end
     no_memory: NoMemory | None = None  # what ended it for want of memory
+    recompiles: int = 0  # how often code was compiled anew after the first step
     seconds: dict[str, float] = field(default_factory=lambda: {"compile": 0.0, "train": 0.0, "eval": 0.0})
 
 
@@ -190,7 +192,14 @@ class _Acts:
             hooks.tell("on_record", record)
             for warning in warnings:
                 hooks.tell("on_note", f"step {info.step}: {warning}", "warning")
+            self.tell_recompiles(info.step)
         self._settle(ask, info)
+
+    def tell_recompiles(self, step: int) -> None:
+        """Count what was compiled anew since the last look, and say why."""
+        for line in (found := self.watch.recompiles.look()):
+            self.hooks.tell("on_note", f"by step {step}: {line}", "info")
+        self.outcome.recompiles += len(found)
 
     def _settle(self, ask: Ask, info: StepInfo) -> None:
         """What comes after the log point: evaluate, change the rate, stop, save."""
@@ -226,6 +235,7 @@ class _Watch:
 
     def __init__(self, state: TrainState) -> None:
         self._compiled, self._memory, self._recorded = state.plan.compile != "off", pressure.Watch(), state.step
+        self.recompiles = Recompiles() if self._compiled else Recompiles(list)
         self._guard = state.guard
         self._guard.start()
         self.spent = 0.0  # seconds of training so far
@@ -237,6 +247,7 @@ class _Watch:
         """The same steps; the first one, where compiled, is counted as compilation and not as training."""
         if self._compiled and (first := next(stepping, None)) is not None:
             outcome.seconds["compile"] = time.perf_counter() - self._running_since
+            self.recompiles.begin()
             self.resume()
             yield first
         yield from stepping

@@ -19,6 +19,7 @@ from hotloop import memory
 from hotloop.data.loader import fetch, move
 from hotloop.data.ragged import source_buckets
 from hotloop.data.source import Source
+from hotloop.engine.layout import channels_last
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import plain_tallies
@@ -84,7 +85,7 @@ def _attempt(source: Source, plan: Plan, size: int, rows: Tensor, work: Callable
     padded = len(rows) < size and plan.pad_ragged
     try:
         batch = move(fetch(source, _placed(rows, source, plan), size if padded else None), plan.torch_device)
-        work(batch, rows)
+        work(channels_last(batch) if plan.channels_last else batch, rows)
     except Exception as error:
         if not memory.is_out_of_memory(error) or isinstance(error, NoMemory):
             raise

@@ -68,6 +68,10 @@ class Plan:
     memory_limit: int = 0  # bytes the run may take, 0 where there is no limit but the machine's
     recover: bool = True  # an out-of-memory step is taken back and repeated in smaller pieces
     on_batchnorm: str = "ask"
+    compile_region: str = "model"  # what is compiled as one piece: the whole loss, or each of the model's blocks
+    capture: bool = False  # a step is recorded once and replayed
+    channels_last: bool = False
+    attention: str = "auto"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,12 +94,22 @@ class Plan:
         epochs = self.total_steps / self.steps_per_epoch
         return [
             f"device {self.device}, precision {self.precision}, TF32: {'on' if self.tf32 else 'off'} (read back), "
-            f"compile {self.compile}, {self.threads} threads",
+            f"compile {self.compile}{self._speed()}, {self.threads} threads",
             f"effective batch {self.effective_batch} ({split}), {self.total_steps:,} steps "
             f"({epochs:.2f} epochs of {self.steps_per_epoch:,} steps)",
             f"data {'resident on ' + self.device if self.resident else f'from the host, {self.num_workers} workers'}, "
             f"evaluation {self._evaluations()} in batches of {self.eval_batch}",
         ]
+
+    def _speed(self) -> str:
+        """What else was chosen for speed, where it is not the ordinary way."""
+        parts = {
+            " block by block": self.compile != "off" and self.compile_region == "blocks",
+            ", captured steps": self.capture,
+            ", channels last": self.channels_last,
+            f", attention {self.attention}": self.attention != "auto",
+        }
+        return "".join(part for part, chosen in parts.items() if chosen)
 
     def inexact(self) -> list[str]:
         """Why a run that is resumed may not equal an undisturbed one to the bit; empty where it will."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hotloop import device as machine
+from hotloop.engine import layout, regions
 from hotloop.engine.blocks import KEY, Named, named, runnable
 from hotloop.engine.blocks import blocks_of as blocks_of
 from hotloop.errors import HotloopError
@@ -70,6 +71,7 @@ def apply(model: nn.Module, how: How, *, compiled: bool) -> list[str]:
 def remove(model: nn.Module) -> None:
     """Take off every wrapper that `apply` put on; the model's own switch stays as it is (see `put_back`)."""
     machine.set_activation_budget(None)
+    regions.remove(model)  # they are put on last
     for part in model.modules():
         wrapper = part.__dict__.get("forward")
         if isinstance(wrapper, partial) and wrapper.func is _forward:
@@ -82,12 +84,14 @@ def remove(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def put_back(model: object) -> Iterator[None]:
-    """A person's model afterwards as it came: without wrappers, its own switch where it was."""
+    """A person's model afterwards as it came: without wrappers, its own switch and the weights' layout as they were."""
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     switches = [(part, part.__dict__.get(_SWITCH)) for part in parts]  # it may be the class's until it is set
     try:
-        yield
+        with layout.put_back(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
+            yield
     finally:
+        machine.set_attention("auto")
         if isinstance(model, nn.Module):
             remove(model)
             for part, was in switches:

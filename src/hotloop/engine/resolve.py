@@ -24,6 +24,7 @@ from hotloop.config.schema import (
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
+from hotloop.engine.execution import resolve_speed
 from hotloop.engine.optim import require_offloadable
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.precision import resolve as resolve_precision
@@ -89,6 +90,8 @@ def resolve(
     size = min(micro_batch or training.batch_size, sampler.batch_size)
     pieces = -(-sampler.batch_size // size)
     precision, mode, facts, remarks = _arithmetic(training, device, pieces, total, probe)
+    recomputes = sections.optimization.gradient_checkpointing is not False
+    speed, told = resolve_speed(training, device, model, mode, recomputes)
     plan = Plan(
         device=str(device),
         precision=precision,
@@ -104,8 +107,9 @@ def resolve(
         **_cadence(training, sections.callbacks, per_epoch),
         **_room(sections.optimization, sections.memory, device),
         **_feeding(sections.data, device, train),
+        **speed,
     )
-    return plan, remarks + _unpinned(sections.data, device) + _offloading(sections, device)
+    return plan, remarks + told + _unpinned(sections.data, device) + _offloading(sections, device)
 
 
 def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, Any]:

@@ -87,6 +87,8 @@ class TrainState:
         self.draws, self.guard = Draws(device), Guard(device, plan.memory_limit, plan.compile == "off")
         self.tell: Callable[[str, str], None] = _warn
         self.ask: Callable[[str], bool] = lambda question: True
+        self.train: Callable[[TrainState, Batch], tuple[Tensor, Tensor]] | None = None  # None: train_step
+        self.replaced: Callable[[], None] = lambda: None  # called where tensors of the state were replaced by others
         self.step = 0
         self.applied = torch.zeros(1, dtype=torch.int64, device=device)
         self.alive = torch.zeros_like(self.applied)  # steps before the run was held, where some are skipped
@@ -114,6 +116,11 @@ class TrainState:
     def buffers(self) -> list[Tensor]:
         """The buffers as they are now: a forward pass may change them in place or put others in their places."""
         return [buffers[name] for buffers, name in self._buffer_places]
+
+    def rebind_buffers(self, kept: Sequence[Tensor]) -> None:
+        """Put these very tensors back in the buffers' places."""
+        for (buffers, name), buffer in zip(self._buffer_places, kept, strict=True):
+            buffers[name] = buffer
 
     def remember_buffers(self) -> None:
         """Keep the buffers as they are before the forward pass."""
@@ -157,7 +164,7 @@ class TrainState:
             self.alive.add_(self.held == 0)
             loss = loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) * free  # a skipped step adds nothing
         self.loss_sum.add_(loss)
-        self.grad_norm = grad_norm
+        self.grad_norm.copy_(grad_norm)
 
     def read(self, reset: bool = True) -> Readout:
         """One transfer from the device: the only place where training waits for it."""
@@ -218,13 +225,13 @@ class TrainState:
         if self.scaler:
             self.scaler.load_state_dict(stored["scaler"])
         self._set_rate_scale(stored["rate_scale"])
-        for name in ("applied", "alive", "held", "loss_sum"):
+        for name in ("applied", "alive", "held", "loss_sum", "grad_norm"):
             getattr(self, name).copy_(stored["counters"][name])
-        self.grad_norm = stored["counters"]["grad_norm"].to(self.held.device)
         self.counted, self.step = stored["counters"]["counted"], stored["step"]
         if "pieces" in stored:  # checkpoints of before have none
             self.pieces.load_state_dict(stored["pieces"])
         machine.restore_random_state(stored["random"], self.plan.torch_device)
+        self.replaced()
 
 
 def _warn(text: str, level: str) -> None:

@@ -118,7 +118,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float, causal:
     The fused kernel of the device, but for short contexts in bf16 on a CPU, where it is several times slower than
     the same arithmetic as two matrix products.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= _WRITTEN_OUT:
+    if _better_written_out(query, key):
         return _attend_written_out(query, key, value, dropout, causal)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
 
@@ -129,12 +129,18 @@ def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | No
     Args:
         visible: boolean, broadcasts to (B, H, T, S); every query sees something. None shows all.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= _WRITTEN_OUT:
+    if _better_written_out(query, key):
         scores = (query * query.size(-1) ** -0.5) @ key.mT
         if visible is not None:
             scores = scores.masked_fill(~visible, float("-inf"))
         return F.dropout(scores.softmax(dim=-1), dropout) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+
+
+def _better_written_out(query: Tensor, key: Tensor) -> bool:
+    """Whether two matrix products are faster than the fused kernel; never where the run names that kernel."""
+    short = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= _WRITTEN_OUT
+    return short and bool(torch.backends.cuda.math_sdp_enabled())  # type: ignore[no-untyped-call]
 
 
 _WRITTEN_OUT = 512  # tokens up to which the scores (T x T a head) are worth holding

@@ -106,7 +106,7 @@ def test_switches_are_handed_on() -> None:
             "no key of optimization",
             "write training.batch_size",
         ),
-        (["training.capture=true"], "training.capture", "not available in this version", "leave it out"),
+        (["training.parallel=true"], "training.parallel", "not available in this version", "leave it out"),
         (["--hidden-size", "3"], "model.hidden_size", "not available in this version for the task toy", "leave it out"),
         (["--model-type", "x"], "model.name", "not available in this version for the task toy", "leave it out"),
         (["--optimizer", "adam8bit"], "optimization.optimizer", "not available", "use one of adamw, adam, sgd, muon"),

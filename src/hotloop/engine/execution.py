@@ -1,0 +1,77 @@
+"""The knobs of speed that change how a step runs and not what it computes: resolved for the plan, then put into effect.
+
+`auto` is the ordinary way throughout; what is asked for by name is done, refused, or told to have no effect here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hotloop.config.schema import TrainingSection
+from hotloop.engine import layout, regions
+from hotloop.engine.capture import Capture, CudaGraphs
+from hotloop.engine.plan import Plan
+from hotloop.engine.state import MicroLoss, TrainState
+
+
+def resolve_speed(
+    training: TrainingSection, device: torch.device, model: nn.Module, mode: str, recomputes: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Fields of the plan, and remarks for the person.
+
+    Args:
+        training: the section.
+        device: of the run.
+        model: on it.
+        mode: of compilation, resolved.
+        recomputes: activations are worked out again in the backward pass.
+
+    Raises:
+        HotloopError: compilation by blocks of a model that has none.
+    """
+    if training.compile_region == "blocks":
+        regions.require_blocks(model)
+    region = "blocks" if training.compile_region == "blocks" and mode != "off" else "model"
+    images = training.channels_last == "on" and bool(layout.weights_of(model))
+    graphs, why = _capture(training, device, mode, recomputes)
+    remarks = [f"training.capture=on is left out: {why}"] if why else []
+    if training.channels_last == "on" and not images:
+        remarks.append("training.channels_last=on is left out: the model has no 2-D convolutions")
+    fields = {"compile_region": region, "capture": graphs, "channels_last": images, "attention": training.attention}
+    return fields, remarks
+
+
+def _capture(training: TrainingSection, device: torch.device, mode: str, recomputes: bool) -> tuple[bool, str]:
+    """Whether steps are captured, and why not where it was asked for."""
+    if training.capture != "on":
+        return False, ""
+    if device.type != "cuda":
+        return False, f"CUDA graphs exist on NVIDIA GPUs only, and this run is on {device}"
+    if recomputes and mode == "off":
+        return False, "recomputing activations without the compiler puts random state back from the host"
+    return True, ""
+
+
+def prepare_model(model: nn.Module, plan: Plan) -> list[str]:
+    """Layout and compiled blocks, before the optimizers are built; lines for the person."""
+    if plan.channels_last:
+        layout.apply(model)
+    return regions.apply(model) if plan.compile_region == "blocks" and plan.compile != "off" else []
+
+
+def compiled(share: MicroLoss, plan: Plan) -> MicroLoss:
+    """The loss as the step calls it: compiled whole, or as it is."""
+    if plan.compile == "off" or plan.compile_region != "model":
+        return share
+    whole: MicroLoss = torch.compile(share, mode=None if plan.compile == "default" else plan.compile, dynamic=False)
+    return whole
+
+
+def capture_steps(state: TrainState) -> None:
+    """Let the state's steps be captured, where the plan says so."""
+    if state.plan.capture:
+        capture = Capture(CudaGraphs(state.plan.torch_device))
+        state.train, state.replaced = capture, capture.forget
