@@ -30,6 +30,18 @@ _FIXES = {
 }
 
 
+def cache_folder() -> Path:
+    """Where what was measured or downloaded once is kept for this user; not made here.
+
+    Returns:
+        $HOTLOOP_CACHE, else $XDG_CACHE_HOME/hotloop, else ~/.cache/hotloop.
+    """
+    own, shared = os.environ.get("HOTLOOP_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).expanduser()
+    return (Path(shared) if shared else Path("~/.cache").expanduser()) / "hotloop"
+
+
 def disk_error(error: OSError, doing: str, path: Path) -> HotloopError:
     """Tell an OSError as a fault that a user can mend.
 
