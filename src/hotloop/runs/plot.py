@@ -62,7 +62,7 @@ def default_picture(paths: Sequence[Path]) -> Path:
 
 def plot_curves(runs: Sequence[Curves], out: Path) -> Path:
     """Draw curves already read; see `plot_runs`."""
-    target = _checked(out)
+    target = checked(out)
     from matplotlib import rc_context
 
     with rc_context(STYLE):
@@ -83,7 +83,7 @@ def plot_schedule(values: Sequence[tuple[int, float]], out: Path, title: str = "
     """
     if not values:
         raise HotloopError("the schedule has no steps to draw", fix="set training.max_steps or training.num_epochs")
-    target = _checked(out)
+    target = checked(out)
     from matplotlib import rc_context
 
     with rc_context(STYLE):
@@ -223,7 +223,12 @@ def _readable(axes: Axes, ticks: int = 7) -> None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def _checked(out: Path) -> Path:
+def checked(out: Path) -> Path:
+    """The picture's file, with a suffix.
+
+    Raises:
+        HotloopError: a kind of file that no picture is written as.
+    """
     target = out if out.suffix else out.with_suffix(".png")
     if target.suffix.lower() not in _FORMATS:
         fix = f"name a file that ends in {', '.join(_FORMATS)}"
