@@ -7,7 +7,7 @@ bottom to know what happens when a person says `hotloop train`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -65,8 +65,8 @@ class Session:
         """The sources, on the device where the plan says resident."""
         return self.parts.splits
 
-    def feed(self) -> Iterator[Batch]:
-        """Effective batches from the state's step on."""
+    def feed(self, watch: Callable[[Iterator[Batch]], Iterator[Batch]] | None = None) -> Iterator[Batch]:
+        """Effective batches from the state's step on; `watch` as in `batches`."""
         plan = self.plan
         return batches(
             self.splits.train,
@@ -79,6 +79,7 @@ class Session:
             pin_memory=plan.pin_memory,
             prefetch=plan.prefetch,
             resident=plan.resident,
+            watch=watch,
         )
 
     def evaluate(self) -> dict[str, float]:

@@ -250,7 +250,7 @@ def memory_free(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The processor's own name, where the system tells it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -268,7 +268,7 @@ def describe() -> dict[str, Any]:
         "numpy": np.__version__,
         "cuda": torch.version.cuda,
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_bf16": cpu_has_bf16(),
         "cores": psutil.cpu_count(logical=True),

@@ -33,6 +33,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("train", "train", "Train a task: hotloop train gpt training.batch_size=8"),
     "resume": Entry("train", "resume", "Go on with an interrupted run, exactly where it was."),
+    "profile": Entry("profile", "command", "Show where a step's time goes, and what to change."),
     "generate": Entry("generate", "command", "Write text with a trained language model."),
     "predict": Entry("after", "predict", "Predict every row of a file with a trained run, or several."),
     "evaluate": Entry("after", "evaluate", "Measure a trained run on a file with targets."),
@@ -47,6 +48,7 @@ COMMANDS = {
 }
 SECTIONS = {
     "Train": ("train", "resume"),
+    "Make it fast": ("profile",),
     "Use a trained run": ("predict", "evaluate", "generate", "export"),
     "Look at runs": ("runs", "plot"),
     "Set up": ("prepare", "init", "knobs", "schema", "env"),
@@ -54,7 +56,6 @@ SECTIONS = {
 PLANNED = [
     "tune",
     "ladder",
-    "profile",
     "doctor",
     "lab",
     "sweep",

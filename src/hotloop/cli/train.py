@@ -52,14 +52,10 @@ _SHOWN_RATES = 24
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def train(words: tuple[str, ...]) -> None:
     """Train a task; its help is `HELP`."""
-    task, tokens = (words[0], words[1:]) if words and not words[0].startswith("-") else ("", words)
     if {"-h", "--help"} & set(words):
-        click.echo(HELP + "\n" + _about(task))
+        click.echo(HELP + "\n" + _about(_named(words)))
         return
-    if not task:
-        fix = "put the task first: hotloop train gpt ...\n\n" if tokens else "name one: hotloop train gpt\n\n"
-        raise HotloopError("no task named", fix=fix + _about(""))
-    loaded = _load(task, tokens)
+    loaded = load_named("train", words)
     switches = loaded.arguments.switches
     if "show_config" in switches:
         _show_config(loaded, "json" in switches)
@@ -81,13 +77,31 @@ def resume(run: Path, as_json: bool) -> None:
     _resume(run, as_json)
 
 
-def _load(task: str, tokens: tuple[str, ...]) -> Loaded:
+def _named(words: tuple[str, ...]) -> str:
+    """The task that comes first among the words; empty if none does."""
+    return words[0] if words and not words[0].startswith("-") else ""
+
+
+def load_named(command: str, words: tuple[str, ...]) -> Loaded:
+    """The configuration that TASK and the keys behind it make.
+
+    Args:
+        command: which reads them, for what is said where no task is named.
+        words: after the command.
+
+    Raises:
+        HotloopError: no task, no such one, or faults in the keys.
+    """
     from hotloop.config.load import load
 
+    task = _named(words)
+    if not task:
+        way = f"put the task first: hotloop {command} gpt ..." if words else f"name one: hotloop {command} gpt"
+        raise HotloopError("no task named", fix=f"{way}\n\n{_about('')}")
     options = options_of(task)
     from hotloop.device import device_kind
 
-    return load(options, arguments=tokens, device_kind=device_kind())
+    return load(options, arguments=words[1:], device_kind=device_kind())
 
 
 def options_of(task: str) -> TaskOptions:

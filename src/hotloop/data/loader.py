@@ -8,7 +8,7 @@ random augmentation too is a function of the position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -110,6 +110,7 @@ def batches(
     pin_memory: bool = False,
     prefetch: int = 2,
     resident: bool = True,
+    watch: Callable[[Iterator[Batch]], Iterator[Batch]] | None = None,
 ) -> Iterator[Batch]:
     """Effective batches on `device`, without end, from `first_step` on.
 
@@ -124,6 +125,7 @@ def batches(
         pin_memory: page-lock host batches so that copies run beside the computation.
         prefetch: batches each worker keeps ready.
         resident: gather on the device instead of copying from the host.
+        watch: takes the batches in host memory and gives the same ones on; a profile times them so.
     """
     rows = sampler.batch_size if pad else None
     if resident:
@@ -134,6 +136,7 @@ def batches(
         host: Iterator[Batch] = (pinned(batch if rows is None else filled(batch, rows), pin_memory) for batch in come)
     else:
         host = from_host(_Steps(source, rows, seed), sampler, first_step, num_workers, pin_memory, prefetch)
+    host = host if watch is None else watch(host)
     yield from on_device(host, device) if device.type == "cuda" else (move(batch, device) for batch in host)
 
 

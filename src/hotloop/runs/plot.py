@@ -224,10 +224,10 @@ def _readable(axes: Axes, ticks: int = 7) -> None:
 
 
 def checked(out: Path) -> Path:
-    """The file of a picture, with the ending it is written in.
+    """The picture's file, with a suffix.
 
     Raises:
-        HotloopError: an ending that no picture has here.
+        HotloopError: a kind of file that no picture is written as.
     """
     target = out if out.suffix else out.with_suffix(".png")
     if target.suffix.lower() not in _FORMATS:
