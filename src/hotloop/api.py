@@ -29,6 +29,7 @@ from hotloop.saved import FIT, Run, find_task, read_json, rooted
 from hotloop.shortage import explained
 from hotloop.task import Task, options_of
 from hotloop.tasks.own import require_task
+from hotloop.tune.auto import settle
 from hotloop.tune.choose import choose
 
 _FIT_ONLY = (
@@ -137,7 +138,7 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
     with _reporter(progress, callbacks) as reporter:
         choice = choose(loaded, made, reporter)
-        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice)
+        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice, settle=settle)
 
 
 @contextlib.contextmanager

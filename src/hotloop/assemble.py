@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from hotloop import device as machine
 from hotloop import memory
-from hotloop.config import direction, guards
+from hotloop.config import direction
 from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
 from hotloop.data.loader import batches
-from hotloop.data.sampler import Sampler, key_of
+from hotloop.data.sampler import key_of
 from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
@@ -33,13 +33,14 @@ from hotloop.engine.layout import channels_last
 from hotloop.engine.optim import build_optimizers
 from hotloop.engine.plan import Choice, Plan, apply_to_process
 from hotloop.engine.precision import autocast
-from hotloop.engine.probe import Facts, coupled_in_pieces, look_at_what_fits, refuse_lone_rows, rehearse
+from hotloop.engine.probe import Facts, look_at_what_fits, refuse_lone_rows, rehearse
 from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
-from hotloop.errors import ConfigError, HotloopError
+from hotloop.errors import HotloopError
 from hotloop.initial import begin, inherited
 from hotloop.parts import Parts, first_micro_batch, prepare
+from hotloop.premises import check_schedule, remarks_on, require_metrics, require_no_reader
 from hotloop.task import Batch, Splits, Task
 from hotloop.tasks.own import load_object
 
@@ -59,6 +60,7 @@ class Session:
     room: measure.Room
     remarks: list[str] = field(default_factory=list)
     forecast: Forecast | None = None
+    predicted_seconds: float = 0.0  # of training, 0 where nothing was timed
 
     @property
     def splits(self) -> Splits:
@@ -126,22 +128,23 @@ def build(
     parts = prepare(task, config, loaded.origins)
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
     model, remarks = _model(config, choice, task, device, plan, begun)
-    _check_schedule(loaded, parts.sampler.steps_per_epoch)
+    check_schedule(loaded, parts.sampler.steps_per_epoch)
     is_new = plan is None
+    predicted = 0.0
     if plan is None:
-        plan, told = _plan(loaded, choice, task, model, parts, device)
+        plan, told, predicted = _plan(loaded, choice, task, model, parts, device)
         remarks += told
     plan = apply_to_process(plan)
     if plan.resident:
         parts.move_to(device)
     if is_new and parts.splits.val is not None:
-        _require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
+        require_metrics(config, parts.splits, rehearse(task, model, parts.splits.val, plan))
     machine.seed_everything(dropout_seed(config.experiment.seed))
     remarks += prepare_model(model, plan)
     state = _state(config, task, model, plan)
     state.guard.baseline = before
-    remarks += [*parts.remarks, *_remarks(config, plan, parts.sampler, model), *plan.inexact()]
-    return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks)
+    remarks += [*parts.remarks, *remarks_on(config, plan, parts.sampler, model), *plan.inexact()]
+    return Session(config, task, parts, plan, state, measure.Room(plan.eval_batch, state.say), remarks, None, predicted)
 
 
 def dropout_seed(seed: int) -> int:
@@ -169,20 +172,22 @@ def _model(
 
 def _plan(
     loaded: Loaded, choice: Choice, task: Task, model: nn.Module, parts: Parts, device: torch.device
-) -> tuple[Plan, list[str]]:
-    """The plan of a new run, after a look at the loss; and remarks for the user."""
+) -> tuple[Plan, list[str], float]:
+    """The plan of a new run, after a look at the loss; remarks for the user; predicted seconds of training."""
     config = loaded.config
     if parts.splits.val is None:
-        _require_no_reader(loaded)
+        require_no_reader(loaded)
     size = choice.micro_batch or config.training.batch_size
 
     def probe(precisions: list[str]) -> Facts:
         return look_at_what_fits(task, model, partial(first_micro_batch, parts), size, device, precisions)
 
     sections = Sections.of(config, choice)
-    plan, remarks = resolve(sections, device, model, parts.host.train, parts.sampler, probe, choice.micro_batch)
+    plan, remarks, seconds = resolve(
+        sections, device, model, parts.host.train, parts.sampler, probe, choice.micro_batch
+    )
     refuse_lone_rows(task, model, parts.host.train, parts.sampler, plan)
-    return plan, remarks
+    return plan, remarks, seconds
 
 
 def _state(config: Config, task: Task, model: nn.Module, plan: Plan) -> TrainState:
@@ -237,7 +242,7 @@ def schedule_preview(loaded: Loaded, task: Task) -> list[tuple[int, float]]:
     """(step, learning rate) for each step that the run would take, without training; reads the data for its length."""
     config = loaded.config
     per_epoch = prepare(task, config, loaded.origins).sampler.steps_per_epoch
-    _check_schedule(loaded, per_epoch)
+    check_schedule(loaded, per_epoch)
     factors = schedule.factors(config.optimization, total_steps(config.training, per_epoch), per_epoch)
     return [(step, factor * config.optimization.learning_rate) for step, factor in enumerate(factors)]
 
@@ -254,50 +259,6 @@ def _device(config: Config, plan: Plan | None) -> torch.device:
             where="plan.device",
             fix=f"resume it on a machine with {plan.device}, or train a new run here",
         ) from error
-
-
-def _require_no_reader(loaded: Loaded) -> None:
-    """Without a validation part nothing may wait for a validation."""
-    problems = guards.validation_problems(loaded.config, loaded.origins)
-    if problems:
-        raise ConfigError(problems)
-
-
-def _remarks(config: Config, plan: Plan, sampler: Sampler, model: nn.Module) -> list[str]:
-    """What a person should know of the schedule and of the batches."""
-    lines = schedule.remarks(config.optimization, plan.total_steps, plan.steps_per_epoch)
-    if config.training.max_time is not None and plan.total_steps < schedule.OPEN_ENDED:
-        lines.append(f"ends after {plan.total_steps:,} steps or {config.training.max_time:g} s, whichever comes first")
-    lines += coupled_in_pieces(plan, model)
-    rows, wanted = len(sampler.indices(0, 0)), sampler.batch_size
-    if rows >= wanted:
-        return lines
-    return [*lines, f"an effective batch of {wanted:,} is more than the data holds: each step sees all {rows:,} rows"]
-
-
-def _require_metrics(config: Config, splits: Splits, found: set[str]) -> None:
-    """What decides over the best weights and the end of the run must be among what evaluation gives."""
-    names = sorted(
-        {f"eval_{name}" for name in found} | {f"eval_{metric}_{name}" for name in splits.extra for metric in found}
-    )
-    wanted = [("callbacks.early_stopping_metric", config.callbacks.early_stopping_metric)]
-    wanted += [("experiment.stop_at", metric) for metric in config.experiment.stop_at]
-    for key, metric in wanted:
-        if metric not in names:
-            raise HotloopError(
-                f"there is no metric '{metric}'; evaluation gives {', '.join(names)}",
-                where=key,
-                fix=f"choose one of {', '.join(names)}",
-            )
-
-
-def _check_schedule(loaded: Loaded, steps_per_epoch: int) -> None:
-    steps = total_steps(loaded.config.training, steps_per_epoch)
-    problems = guards.schedule_problems(
-        loaded.config, loaded.origins, total_steps=steps, steps_per_epoch=steps_per_epoch
-    )
-    if problems:
-        raise ConfigError(problems)
 
 
 def _own_callback(spec: str) -> Any:

@@ -52,6 +52,8 @@ from hotloop.shortage import before_training, explained
 from hotloop.task import Task
 from hotloop.track.tensorboard import TensorBoard
 
+Settle = Callable[[Loaded, Session, Reporter], Loaded | None]
+
 
 def train(
     loaded: Loaded,
@@ -61,6 +63,7 @@ def train(
     callbacks: Sequence[Any] = (),
     started: float | None = None,
     choice: Choice = assemble.NOTHING,
+    settle: Settle | None = None,
 ) -> Run:
     """Train in a new run folder.
 
@@ -71,6 +74,7 @@ def train(
         callbacks: observers of the caller.
         started: when the process began, seconds since the epoch, so that start-up is counted whole.
         choice: what a search decided in place of the configuration.
+        settle: asked, once the run is put together, for another configuration to train with.
 
     Raises:
         CheckStopped: a non-finite value stopped the run; folder and good weights are kept.
@@ -79,7 +83,10 @@ def train(
     """
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
-    session = _built(loaded, task, choice)
+    session, shown = _built(loaded, task, choice), reporter or Silent()
+    if settle is not None and (other := settle(loaded, session, shown)) is not None:
+        loaded, task = other, make_task(other.config)
+        session = _built(loaded, task, choice)
     plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
     config = session.config = rooted(loaded.config)
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
@@ -92,7 +99,7 @@ def train(
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
     notes = [*task.notes(), *loaded.notes, *choice.told]
-    return _conduct(session, folder, reporter or Silent(), notes, callbacks, started, Judged())
+    return _conduct(session, folder, shown, notes, callbacks, started, Judged())
 
 
 def _built(loaded: Loaded, task: Task, choice: Choice) -> Session:

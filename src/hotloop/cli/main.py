@@ -33,6 +33,8 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("train", "train", "Train a task: hotloop train gpt training.batch_size=8"),
     "resume": Entry("train", "resume", "Go on with an interrupted run, exactly where it was."),
+    "tune": Entry("tune", "tune", "Find the fastest settings that compute the same, on this machine."),
+    "ladder": Entry("tune", "ladder", "Measure what each setting of speed brings."),
     "profile": Entry("profile", "command", "Show where a step's time goes, and what to change."),
     "generate": Entry("generate", "command", "Write text with a trained language model."),
     "predict": Entry("after", "predict", "Predict every row of a file with a trained run, or several."),
@@ -48,14 +50,12 @@ COMMANDS = {
 }
 SECTIONS = {
     "Train": ("train", "resume"),
-    "Make it fast": ("profile",),
+    "Make it fast": ("tune", "ladder", "profile"),
     "Use a trained run": ("predict", "evaluate", "generate", "export"),
     "Look at runs": ("runs", "plot"),
     "Set up": ("prepare", "init", "knobs", "schema", "env"),
 }
 PLANNED = [
-    "tune",
-    "ladder",
     "doctor",
     "lab",
     "sweep",

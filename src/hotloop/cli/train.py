@@ -122,6 +122,7 @@ def options_of(task: str) -> TaskOptions:
 def _train(loaded: Loaded, as_json: bool) -> None:
     from hotloop import folds, launch
     from hotloop.runs.console import Console
+    from hotloop.tune.auto import settle
     from hotloop.tune.choose import choose
 
     if loaded.arguments.resume_from is not None:
@@ -135,7 +136,7 @@ def _train(loaded: Loaded, as_json: bool) -> None:
         return
     try:
         choice = choose(loaded, reporter=reporter)
-        done = launch.train(loaded, reporter=reporter, started=process_start(), choice=choice)
+        done = launch.train(loaded, reporter=reporter, started=process_start(), choice=choice, settle=settle)
     finally:
         reporter.close()  # the terminal is given back before an error is printed
     if as_json:

@@ -35,7 +35,7 @@ PLANNED = {
     "layer_norm attention_pooling tasks task_weights use_multitask",
     "data": "train_path val_path test_path split folds min_length max_length balance_sampler use_sample_weights "
     "weights_clip weights_normalize on_conflict",
-    "training": "parallel tune",
+    "training": "parallel",
     "doctor": "preflight health_every",
 }
 PLANNED_VALUES = {

@@ -69,6 +69,11 @@ class TrainingSection(Section):
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = knob(
         "auto", "Kernel of torch's scaled dot-product attention; auto leaves the choice to torch."
     )
+    tune: Literal["auto", "off"] = knob(
+        "auto",
+        "Use settings of speed that `hotloop tune` found for this model, data shape and machine, and tune a long run "
+        "before its first step, in at most a twentieth of its time.",
+    )
     threads: Positive | Auto = knob("auto", "CPU threads for the arithmetic.", unit="threads")
     deterministic: bool = knob(False, "Only kernels that give the same result each time; slower.")
     eval_every: Positive | Literal["epoch", "off"] = knob(

@@ -76,8 +76,8 @@ def resolve(
     sampler: Sampler,
     probe: Callable[[list[str]], Facts],
     micro_batch: int | None = None,
-) -> tuple[Plan, list[str]]:
-    """Work out the plan of a run, and remarks for the user.
+) -> tuple[Plan, list[str], float]:
+    """Work out the plan of a run, remarks for the user, and predicted seconds of training (0 where nothing was timed).
 
     `probe` runs the loss once, and times it in the precisions given to it; threads are taken as already set.
     `micro_batch` was chosen in place of `training.batch_size`; the effective batch is the sampler's in any case.
@@ -89,7 +89,7 @@ def resolve(
     total = total_steps(training, per_epoch)
     size = min(micro_batch or training.batch_size, sampler.batch_size)
     pieces = -(-sampler.batch_size // size)
-    precision, mode, facts, remarks = _arithmetic(training, device, pieces, total, probe)
+    precision, mode, facts, remarks, seconds = _arithmetic(training, device, pieces, total, probe)
     recomputes = sections.optimization.gradient_checkpointing is not False
     speed, told = resolve_speed(training, device, model, mode, recomputes)
     plan = Plan(
@@ -109,7 +109,8 @@ def resolve(
         **_feeding(sections.data, device, train),
         **speed,
     )
-    return plan, remarks + told + _unpinned(sections.data, device) + _offloading(sections, device)
+    remarks += told + _unpinned(sections.data, device) + _offloading(sections, device)
+    return plan, remarks, seconds
 
 
 def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, Any]:
@@ -149,8 +150,11 @@ def _room(optimization: OptimizationSection, memory: MemorySection, device: torc
 
 def _arithmetic(
     training: TrainingSection, device: torch.device, pieces: int, total: int, probe: Callable[[list[str]], Facts]
-) -> tuple[str, str, Facts, list[str]]:
-    """Precision, compile mode, what the probe saw, and remarks; timed where `auto` asks for a measurement."""
+) -> tuple[str, str, Facts, list[str], float]:
+    """Precision, compile mode, what the probe saw, remarks, and predicted seconds of training.
+
+    Timed, so that there is something to predict from, is where `auto` asks for a measurement.
+    """
     precision, remark = resolve_precision(training.precision, device)
     undecided = precision == "auto"
     candidates = ["fp32", "bf16"] if undecided and machine.cpu_has_bf16() else ["fp32" if undecided else precision]
@@ -160,8 +164,9 @@ def _arithmetic(
     if facts.scalar and pieces > 1:
         raise scalar_refused("gradient accumulation")
     seconds = facts.seconds.get(precision, 0.0) * pieces * total
-    mode, why = _compile(training, device, pieces, min(seconds, training.max_time or math.inf))
-    return precision, mode, facts, [line for line in (remark, why) if line]
+    seconds = min(seconds, training.max_time or math.inf)
+    mode, why = _compile(training, device, pieces, seconds)
+    return precision, mode, facts, [line for line in (remark, why) if line], seconds
 
 
 def _feeding(data: DataSection, device: torch.device, train: Source) -> dict[str, Any]:

@@ -31,7 +31,9 @@ def plot_ladder(found: Mapping[str, Any], out: Path) -> Path:
         speeds = [row["samples_per_second"] for row in rows]
         axes.barh(range(len(rows)), speeds, color=[_colour(row) for row in rows], height=0.62)
         for place, row in enumerate(rows):
-            axes.annotate(_words(row), (row["samples_per_second"], place), (6, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                _words(row), (row["samples_per_second"], place), (6, 0), textcoords="offset points", va="center"
+            )
         axes.set_yticks(range(len(rows)), [row["name"].replace("$", r"\$") for row in rows])
         axes.tick_params(length=0, labelcolor="#3b4249")
         axes.grid(axis="y", visible=False)

@@ -11,12 +11,12 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hotloop import __version__
 from hotloop import device as machine
 from hotloop.config.load import Loaded
 from hotloop.config.schema import to_plain
@@ -65,7 +65,7 @@ def key_of(loaded: Loaded, parameters: int, shape: Mapping[str, Any]) -> dict[st
         "optimizer": {name: optimization[name] for name in ("optimizer", "gradient_checkpointing")},
         "stated": stated,
         "machine": {name: here[name] for name in ("cpu", "cpu_capability", "cores", "gpus", "system")},
-        "versions": {"hotloop": __version__, "torch": torch.__version__, "cuda": here["cuda"]},
+        "versions": {"hotloop": version("hotloop"), "torch": torch.__version__, "cuda": here["cuda"]},
     }
 
 

@@ -52,7 +52,8 @@ class Ladder:
         self._started, self._losses = time.monotonic(), dict[int, list[float]]()
         self._own: dict[str, Error] = {}
         self._reference: Gradients = []
-        self.best, self.best_row = self.baseline, None
+        self.best = self.baseline
+        self.best_row: Row | None = None
         self._base = self._champion = self.track.open(self.baseline)
         self.facts = self._base.facts
         try:

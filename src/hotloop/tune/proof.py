@@ -164,9 +164,7 @@ def reseed(session: Session, fresh: dict[str, Any], seed: int) -> None:
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     del model
     machine.seed_everything(dropout_seed(seed))
-    session.state.load_state_dict(
-        copy.deepcopy({**fresh, "model": weights, "random": machine.random_state(device)})
-    )
+    session.state.load_state_dict(copy.deepcopy({**fresh, "model": weights, "random": machine.random_state(device)}))
     sampler: Any = session.parts.sampler
     if hasattr(sampler, "seed"):
         session.parts.sampler = replace(sampler, seed=seed)

@@ -1,4 +1,4 @@
-"""A race: baseline, the best so far and a candidate take turns, so that a slow minute of the machine meets all of them."""
+"""A race: baseline, the best so far and a candidate take turns, so that a slow minute of the machine meets all."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class Timing:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def race(runners: Mapping[str, Runner], against: str, candidate: str, deadline_passed: bool = False) -> dict[str, Timing]:
+def race(runners: Mapping[str, Runner], against: str, candidate: str, hurried: bool = False) -> dict[str, Timing]:
     """Let all take turns, each round beginning with another one.
 
     Args:
         runners: by name, warm.
         against: whose pace the candidate must beat; given up early where that is hopeless.
         candidate: of whom the race is.
-        deadline_passed: make only as many rounds as are needed to judge.
+        hurried: make only as many rounds as are needed to judge.
 
     Returns:
         Timings by name, of equal numbers of rounds.
     """
     paces = {name: _pace(runner) for name, runner in runners.items()}
-    rounds = FEWER if deadline_passed or max(paces.values()) > LONG else ROUNDS
+    rounds = FEWER if hurried or max(paces.values()) > LONG else ROUNDS
     names, found = list(runners), {name: list[float]() for name in runners}
     rows = dict.fromkeys(names, 0)
     for number in range(rounds):

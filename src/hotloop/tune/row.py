@@ -106,7 +106,9 @@ def table(baseline: Row, rows: Sequence[Row]) -> list[str]:
     widths = [max(len(row[place]) for row in cells) for place in range(len(TITLES))]
     last = len(TITLES) - 1
     return [
-        "  ".join(text.ljust(widths[n]) if n in (0, last) else text.rjust(widths[n]) for n, text in enumerate(row)).rstrip()
+        "  ".join(
+            text.ljust(widths[n]) if n in (0, last) else text.rjust(widths[n]) for n, text in enumerate(row)
+        ).rstrip()
         for row in cells
     ]
 

@@ -8,9 +8,9 @@ what takes time before the first step must pay for itself within the run that is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
-from hotloop import __version__
 from hotloop import device as machine
 from hotloop.config.load import Loaded
 from hotloop.engine.plan import Plan
@@ -54,7 +54,7 @@ class Climbed:
             "baseline": self.baseline.to_json(),
             "rows": [row.to_json() for row in self.rows],
             "best": {"knobs": self.knobs, "factor": round(self.factor, 4)},
-            "environment": {**machine.describe(), "hotloop": __version__},
+            "environment": {**machine.describe(), "hotloop": version("hotloop")},
         }
 
 

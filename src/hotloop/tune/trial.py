@@ -1,10 +1,10 @@
 """A trial in a process of its own: `python -m hotloop.tune.trial`, asked by JSON lines, answers by JSON lines.
 
 The first line names a folder with the run's config.json, the origins of its values and the choice to try; each later
-one asks for a size (`{"size": 8}`) or for a confirmation (`{"steps": 3}`). With `"lane": true` in the first line the run
-is a lane of a race, and each later line names one of its methods. Every answer is written at once, so what a killed
-process measured is there. Nothing is written to the disk but what a request names. What the person's own code prints
-goes to standard error, as standard output carries the answers.
+one asks for a size (`{"size": 8}`) or for a confirmation (`{"steps": 3}`). With `"lane": true` in the first line the
+run is a lane of a race, and each later line names one of its methods. Every answer is written at once, so what a
+killed process measured is there. Nothing is written to the disk but what a request names. What the person's own code
+prints goes to standard error, as standard output carries the answers.
 """
 
 from __future__ import annotations

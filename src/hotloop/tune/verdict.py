@@ -125,7 +125,7 @@ class Error:
 
 
 FLOOR, CAP = 1e-4, 0.25
-"""Errors below the floor are float32's own rounding in another order; none above the cap passes, whatever is allowed."""
+"""Errors below the floor are float32's own rounding in another order; none above the cap passes, whatever the rest."""
 _TIMES, _PART_TIMES, _PART_FLOOR, _PART_CAP = 3.0, 10.0, 1e-3, 0.7
 
 

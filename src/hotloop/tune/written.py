@@ -46,7 +46,8 @@ def tuned_yaml(found: Climbed, command: str) -> str:
 def levels() -> list[str]:
     """The tests behind `kept`, with their levels."""
     return [
-        f"faster: over {MARGIN - 1:.0%} in the median of paired rounds, and beyond noise (Student, level {SPEED_LEVEL:g})",
+        f"faster: by over {MARGIN - 1:.0%} in the median of paired rounds, and beyond noise (Student, level "
+        f"{SPEED_LEVEL:g})",
         "same: gradients against float32 within 3 times the precision's own error; the loss of "
         f"{SEEDS} paired seeds within the spread of reseeded baselines (Student, level {LOSS_LEVEL:g})",
     ]
