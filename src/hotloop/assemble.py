@@ -82,6 +82,7 @@ class Session:
             prefetch=plan.prefetch,
             resident=plan.resident,
             watch=watch,
+            tell=self.state.say,
         )
 
     def evaluate(self) -> dict[str, float]:

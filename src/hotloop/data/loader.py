@@ -21,6 +21,7 @@ from hotloop.data.sampler import Indices, Sampler, key_of
 from hotloop.data.seeded import seeded
 from hotloop.data.source import Source, times
 from hotloop.data.stream import StreamSource
+from hotloop.data.survivors import surviving, undisturbed_by_children
 from hotloop.errors import HotloopError
 
 Batch = dict[str, Tensor]
@@ -111,6 +112,7 @@ def batches(
     prefetch: int = 2,
     resident: bool = True,
     watch: Callable[[Iterator[Batch]], Iterator[Batch]] | None = None,
+    tell: Callable[[str, str], None] = lambda text, level: None,
 ) -> Iterator[Batch]:
     """Effective batches on `device`, without end, from `first_step` on.
 
@@ -126,6 +128,7 @@ def batches(
         prefetch: batches each worker keeps ready.
         resident: gather on the device instead of copying from the host.
         watch: takes the batches in host memory and gives the same ones on; a profile times them so.
+        tell: takes a line and its level, where workers die.
     """
     rows = sampler.batch_size if pad else None
     if resident:
@@ -135,7 +138,12 @@ def batches(
         come = source.batches(sampler.batch_size, seed, first_step)
         host: Iterator[Batch] = (pinned(batch if rows is None else filled(batch, rows), pin_memory) for batch in come)
     else:
-        host = from_host(_Steps(source, rows, seed), sampler, first_step, num_workers, pin_memory, prefetch)
+        steps = _Steps(source, rows, seed)
+
+        def opened(step: int, workers: int) -> Iterator[Batch]:
+            return from_host(steps, sampler, step, workers, pin_memory, prefetch)
+
+        host = surviving(opened, first_step, num_workers, tell)
     host = host if watch is None else watch(host)
     yield from on_device(host, device) if device.type == "cuda" else (move(batch, device) for batch in host)
 
@@ -156,7 +164,8 @@ def from_host(
         prefetch_factor=max(1, prefetch),
         generator=torch.Generator().manual_seed(steps.seed % (1 << 63)),  # else it draws from the one of dropout
     )
-    return iter(loader)
+    with undisturbed_by_children():
+        return iter(loader)
 
 
 def pinned(batch: Batch, pin: bool) -> Batch:

@@ -35,7 +35,8 @@ class Blobs(hotloop.Task):
         return hotloop.Splits({"x": x, "y": y})
 
     def model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(12, 32), nn.GELU(), nn.Dropout(0.1), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 4))
+        first = [nn.Linear(12, 32), nn.GELU(), nn.Dropout(0.1)]
+        return nn.Sequential(*first, nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 4))
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], training: bool) -> Tensor:
         return F.cross_entropy(model(batch["x"]), batch["y"], reduction="none")

@@ -1,4 +1,4 @@
-"""A ladder keeps what is faster and computes the same, and nothing else: twenty trials of twenty for each planted fault."""
+"""A ladder keeps what is faster and computes the same, and nothing else: twenty of twenty for each planted fault."""
 
 from __future__ import annotations
 
