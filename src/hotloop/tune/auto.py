@@ -16,7 +16,7 @@ from hotloop.tune.kept import keep, key_of, recall
 from hotloop.tune.lane import data_shape
 from hotloop.tune.lanes import FreshTrack
 from hotloop.tune.search import Climbed, tune
-from hotloop.tune.settings import with_knobs
+from hotloop.tune.settings import with_knobs, without_idle
 from hotloop.tune.written import in_words
 
 SHARE = 0.05
@@ -42,7 +42,7 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
     key = key_of(loaded, parameters, data_shape(session))
     if (kept := recall(key)) is not None:
         told = f"settings measured on {kept.measured}, {kept.factor:.2f}x the plain way: {in_words(kept.knobs)}"
-        return _noted(with_knobs(loaded, kept.knobs), f"{told} (training.tune=off leaves them out)")
+        return _noted(without_idle(with_knobs(loaded, kept.knobs)), f"{told} (training.tune=off leaves them out)")
     seconds = SHARE * predicted
     if seconds < _FEWEST:
         return None

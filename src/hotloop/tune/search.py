@@ -23,7 +23,7 @@ from hotloop.tune.lane import LaneFacts
 from hotloop.tune.lanes import FreshTrack, Track
 from hotloop.tune.low import is_open
 from hotloop.tune.row import Row
-from hotloop.tune.settings import PLAIN, value_of, with_knobs
+from hotloop.tune.settings import PLAIN, value_of, with_knobs, without_idle
 
 OWN = "hotloop's own choice"
 
@@ -114,7 +114,8 @@ def _result(climb: Ladder, facts: LaneFacts) -> Climbed:
     last = climb.best_row
     stated = {**(last.knobs if last else {}), **_resolved(Plan.from_dict(facts.plan), climb.best)}
     stated["training.tune"] = "off"  # it has been done
-    best = with_knobs(climb.best, stated)
+    best = without_idle(with_knobs(climb.best, stated))
+    stated = {key: value for key, value in stated.items() if best.origins.get(key) != "default"}
     factor = last.factor if last else 1.0
     return Climbed(climb.first, tuple(climb.rows), best, stated, factor, climb.facts)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from hotloop.config import idle
 from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
 
@@ -40,6 +41,12 @@ def with_knobs(loaded: Loaded, knobs: Mapping[str, Any], origin: str = TUNED) ->
             changed = type(part).model_validate({**part.model_dump(), name: value})
             config, origins[key] = config.model_copy(update={section: changed}), origin
     return replace(loaded, config=config, origins=origins)
+
+
+def without_idle(loaded: Loaded) -> Loaded:
+    """The same without values that have no effect beside the others, such as workers for resident data."""
+    idle_keys = {need.key: idle.default_of(loaded.config, need.key) for need in idle.found(loaded.config)}
+    return with_knobs(loaded, idle_keys, "default") if idle_keys else loaded
 
 
 def value_of(config: Config, key: str) -> Any:
