@@ -20,7 +20,7 @@ from hotloop import device as machine
 from hotloop.engine.average import Average
 from hotloop.engine.draws import Draws
 from hotloop.engine.guard import Guard
-from hotloop.engine.optim import allocate, bare_step
+from hotloop.engine.optim import allocate, bare_step, lay_like_parameters
 from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
@@ -227,6 +227,7 @@ class TrainState:
         self.model.load_state_dict(stored["model"])
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        lay_like_parameters(self.optimizers)
         allocate(self.optimizers)  # a checkpoint may lack the state of what was not trained before it
         self._bind_rates()
         if self.average:
