@@ -113,9 +113,18 @@ def test_what_the_kernel_cannot_do_is_told_before_training(quick):
         mask = torch.zeros(6, 6, requires_grad=True)
         return F.scaled_dot_product_attention(q, q, q, attn_mask=mask).mean((1, 2, 3)) + loss(model, batch)
 
-    with pytest.raises(HotloopError) as caught:
+    with pytest.raises(HotloopError) as caught, pytest.warns(UserWarning, match="Flash attention"):
         quick(net(), {"x": X}, loss=masked, max_steps=2, attention="flash")
     assert "No available kernel" in caught.value.what
+
+
+def test_compiled_attention_is_one_graph():
+    """The question which kernel is named must not break the graph up."""
+    q = torch.randn(2, 2, 5, 8, dtype=torch.bfloat16)
+    whole = torch.compile(
+        lambda q: layers.attend(q, q, q, dropout=0.0, causal=True), fullgraph=True, backend="eager", dynamic=False
+    )
+    torch.testing.assert_close(whole(q), layers.attend(q, q, q, dropout=0.0, causal=True))
 
 
 def test_written_out_attention_yields_to_a_named_kernel(monkeypatch):
