@@ -120,7 +120,6 @@ def build(
         HotloopError: the data, the device or the model cannot do what was asked for.
     """
     config = loaded.config
-    require_single_process()
     device = _device(config, plan)
     before = memory.own(device)  # what the budget leaves out: the process as it is without data and model
     _settle_process(config, plan, device)
@@ -155,6 +154,7 @@ def dropout_seed(seed: int) -> int:
 
 def _settle_process(config: Config, plan: Plan | None, device: torch.device) -> None:
     """What torch keeps per process, before anything is drawn or computed."""
+    require_single_process()
     machine.set_deterministic(config.training.deterministic)
     machine.set_attention(plan.attention if plan else config.training.attention, device)
     machine.set_threads(plan.threads if plan else config.training.threads)

@@ -135,6 +135,7 @@ def set_activation_budget(share: float | None) -> None:
 
 
 _attention_before: dict[str, bool] = {}  # which kernels torch could choose from before a run said otherwise
+_attention_now = ["auto"]
 _KERNELS = {"flash": "flash", "efficient": "mem_efficient", "cudnn": "cudnn", "math": "math"}
 
 
@@ -145,6 +146,7 @@ def set_attention(kind: str, device: torch.device | None = None) -> None:
         HotloopError: the kernel exists on NVIDIA GPUs only, and `device` is none.
     """
     switches: Any = torch.backends.cuda
+    _attention_now[0] = "auto"
     if kind == "auto":
         for name, was in _attention_before.items():
             getattr(switches, f"enable_{name}_sdp")(was)
@@ -160,6 +162,12 @@ def set_attention(kind: str, device: torch.device | None = None) -> None:
         _attention_before.update({name: getattr(switches, f"{name}_sdp_enabled")() for name in _KERNELS.values()})
     for known, name in _KERNELS.items():
         getattr(switches, f"enable_{name}_sdp")(known == kind)
+    _attention_now[0] = kind
+
+
+def names_fused_attention() -> bool:
+    """Whether the run names a fused kernel; plain Python, so that compiled code can ask it."""
+    return _attention_now[0] not in ("auto", "math")
 
 
 def set_threads(wanted: int | str) -> int:

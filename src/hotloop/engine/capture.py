@@ -28,6 +28,7 @@ from hotloop.engine.step import train_step
 from hotloop.errors import first_line
 from hotloop.task import Batch
 
+_DRAWS = "the step draws random numbers on the host, and a replay would repeat the same ones"
 WARM = 3  # steps of a shape before it is recorded: what torch and its libraries set up lazily is there by then
 MOST = 16  # graphs: further shapes are trained as ever
 Pair = tuple[Tensor, Tensor]
@@ -104,12 +105,9 @@ class Capture:
 
     def _prepare(self, state: TrainState, batch: Batch, mark: Signature) -> Pair:
         done = self._warm.get(mark, 0) + 1
-        before = torch.get_rng_state() if done == WARM else None
         result, why = self._recorder.prepare(lambda: train_step(state, batch), watched=done == WARM)
         self._warm[mark] = done
-        if before is not None and (state.draws.on_host or not torch.equal(before, torch.get_rng_state())):
-            why = "the step draws random numbers on the host, and a replay would repeat the same ones"
-        if why:
+        if done == WARM and (why := _DRAWS if state.draws.on_host else why):
             self._give_up(state, why)
         return result
 
@@ -224,7 +222,7 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def prepare(self, run: Callable[[], Pair], watched: bool) -> tuple[Pair, str]:
-        main = torch.cuda.current_stream(self._device)
+        main, drawn = torch.cuda.current_stream(self._device), torch.get_rng_state()
         self._side.wait_stream(main)
         said: list[str] = []
         try:
@@ -232,6 +230,8 @@ class CudaGraphs:
                 result = run()
         finally:  # a step that failed is taken back on the main stream
             main.wait_stream(self._side)
+        if watched and not torch.equal(drawn, torch.get_rng_state()):
+            said = [_DRAWS]
         return result, said[0] if said else ""
 
     def record(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:

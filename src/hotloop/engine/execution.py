@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hotloop.config.schema import TrainingSection
+from hotloop.config.schema import OptimizationSection, TrainingSection
 from hotloop.engine import layout, regions
 from hotloop.engine.capture import Capture, CudaGraphs
 from hotloop.engine.plan import Plan
@@ -18,16 +18,15 @@ from hotloop.engine.state import MicroLoss, TrainState
 
 
 def resolve_speed(
-    training: TrainingSection, device: torch.device, model: nn.Module, mode: str, recomputes: bool
+    training: TrainingSection, optimization: OptimizationSection, device: torch.device, model: nn.Module, mode: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Fields of the plan, and remarks for the person.
 
     Args:
-        training: the section.
+        training, optimization: the sections.
         device: of the run.
         model: on it.
         mode: of compilation, resolved.
-        recomputes: activations are worked out again in the backward pass.
 
     Raises:
         HotloopError: compilation by blocks of a model that has none.
@@ -36,12 +35,13 @@ def resolve_speed(
         regions.require_blocks(model)
     region = "blocks" if training.compile_region == "blocks" and mode != "off" else "model"
     images = training.channels_last == "on" and bool(layout.weights_of(model))
+    recomputes = optimization.gradient_checkpointing is not False
     graphs, why = _capture(training, device, mode, recomputes)
     remarks = [f"training.capture=on is left out: {why}"] if why else []
     if training.channels_last == "on" and not images:
         remarks.append("training.channels_last=on is left out: the model has no 2-D convolutions")
     fields = {"compile_region": region, "capture": graphs, "channels_last": images, "attention": training.attention}
-    return fields, remarks
+    return {**fields, "deterministic": training.deterministic}, remarks
 
 
 def _capture(training: TrainingSection, device: torch.device, mode: str, recomputes: bool) -> tuple[bool, str]:
@@ -73,5 +73,4 @@ def compiled(share: MicroLoss, plan: Plan) -> MicroLoss:
 def capture_steps(state: TrainState) -> None:
     """Let the state's steps be captured, where the plan says so."""
     if state.plan.capture:
-        capture = Capture(CudaGraphs(state.plan.torch_device))
-        state.train, state.replaced = capture, capture.forget
+        state.captured = Capture(CudaGraphs(state.plan.torch_device))

@@ -178,6 +178,19 @@ def allocate(optimizers: list[torch.optim.Optimizer]) -> None:
             optimizer.found_inf = None  # type: ignore[attr-defined]
 
 
+def lay_like_parameters(optimizers: list[torch.optim.Optimizer]) -> None:
+    """Bring state tensors into their parameter's memory layout: fused updates go through memory as it lies.
+
+    A state dict brings the layout that it was saved in; torch's own loading keeps it.
+    """
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                is_alike = isinstance(value, Tensor) and value.shape == parameter.shape
+                if is_alike and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+
+
 def bare_step(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
     """The optimizer's own step, without what torch wraps around it.
 

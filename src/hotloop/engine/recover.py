@@ -44,7 +44,7 @@ def transact(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
         said, whole = "", False
         try:
             with state.guard:
-                result = (state.train or train_step)(state, batch)
+                result = (state.captured or train_step)(state, batch)
         except Exception as error:
             if not memory.is_out_of_memory(error) and (first_failure or not isinstance(error, Indivisible)):
                 raise

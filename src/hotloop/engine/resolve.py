@@ -90,13 +90,11 @@ def resolve(
     size = min(micro_batch or training.batch_size, sampler.batch_size)
     pieces = -(-sampler.batch_size // size)
     precision, mode, facts, remarks, seconds = _arithmetic(training, device, pieces, total, probe)
-    recomputes = sections.optimization.gradient_checkpointing is not False
-    speed, told = resolve_speed(training, device, model, mode, recomputes)
+    speed, told = resolve_speed(training, sections.optimization, device, model, mode)
     plan = Plan(
         device=str(device),
         precision=precision,
         tf32=precision == "tf32",
-        deterministic=training.deterministic,
         threads=torch.get_num_threads(),
         compile=mode,
         pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),

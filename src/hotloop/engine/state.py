@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from hotloop import device as machine
 from hotloop.engine.average import Average
 from hotloop.engine.draws import Draws
 from hotloop.engine.guard import Guard
-from hotloop.engine.optim import allocate, bare_step
+from hotloop.engine.optim import allocate, bare_step, lay_like_parameters
 from hotloop.engine.pieces import Pieces
 from hotloop.engine.plan import Plan
 from hotloop.engine.precision import LossScale
@@ -41,6 +41,15 @@ class Readout:
     skipped: int  # updates left out so far (fp16 overflow, or on_nan: skip)
 
 
+class Captured(Protocol):
+    """What takes the place of `train_step` where steps are recorded and replayed."""
+
+    def __call__(self, state: TrainState, batch: Batch, /) -> tuple[Tensor, Tensor]: ...
+
+    def forget(self) -> None:
+        """Tensors of the state were replaced by others."""
+
+
 class TrainState:
     """Model, optimizers, scale, schedule and counters of one run.
 
@@ -55,6 +64,8 @@ class TrainState:
         base_rate: peak learning rate, for records.
         ema: decay of the running average of the weights; None keeps none.
     """
+
+    captured: Captured | None = None  # makes the steps, where they are replayed
 
     def __init__(
         self,
@@ -87,8 +98,6 @@ class TrainState:
         self.draws, self.guard = Draws(device), Guard(device, plan.memory_limit, plan.compile == "off")
         self.tell: Callable[[str, str], None] = _warn
         self.ask: Callable[[str], bool] = lambda question: True
-        self.train: Callable[[TrainState, Batch], tuple[Tensor, Tensor]] | None = None  # None: train_step
-        self.replaced: Callable[[], None] = lambda: None  # called where tensors of the state were replaced by others
         self.step = 0
         self.applied = torch.zeros(1, dtype=torch.int64, device=device)
         self.alive = torch.zeros_like(self.applied)  # steps before the run was held, where some are skipped
@@ -218,6 +227,7 @@ class TrainState:
         self.model.load_state_dict(stored["model"])
         for optimizer, saved in zip(self.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        lay_like_parameters(self.optimizers)
         allocate(self.optimizers)  # a checkpoint may lack the state of what was not trained before it
         self._bind_rates()
         if self.average:
@@ -231,7 +241,8 @@ class TrainState:
         if "pieces" in stored:  # checkpoints of before have none
             self.pieces.load_state_dict(stored["pieces"])
         machine.restore_random_state(stored["random"], self.plan.torch_device)
-        self.replaced()
+        if self.captured is not None:
+            self.captured.forget()
 
 
 def _warn(text: str, level: str) -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hotloop.device import names_fused_attention
+
 
 @dataclass
 class LayerCache:
@@ -140,7 +142,7 @@ def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | No
 def _better_written_out(query: Tensor, key: Tensor) -> bool:
     """Whether two matrix products are faster than the fused kernel; never where the run names that kernel."""
     short = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= _WRITTEN_OUT
-    return short and bool(torch.backends.cuda.math_sdp_enabled())  # type: ignore[no-untyped-call]
+    return short and not names_fused_attention()
 
 
 _WRITTEN_OUT = 512  # tokens up to which the scores (T x T a head) are worth holding

@@ -86,6 +86,25 @@ CASES = [
         "training.deterministic",
         "contradicts training.compile=max-autotune",
     ),
+    (
+        "blocks_are_compiled_without_graphs",
+        ["--compile", "reduce-overhead", "--compile-region", "blocks"],
+        "training.compile_region",
+        "does not go with training.compile=reduce-overhead",
+    ),
+    (
+        "capture_takes_the_whole_step",
+        ["--capture", "--compile", "max-autotune"],
+        "training.capture",
+        "which captures parts of the step itself",
+    ),
+    ("capture_takes_the_whole_step", ["--capture", "memory.offload=on"], "training.capture", "an update on the host"),
+    (
+        "capture_takes_the_whole_step",
+        ["--capture", "--compile", "off", "--gradient-checkpointing"],
+        "training.capture",
+        "random state is put back from the host",
+    ),
 ]
 IDLE = [
     (["--polynomial-power", "3"], "optimization.polynomial_power", "optimization.lr_scheduler is 'cosine'"),
@@ -95,6 +114,7 @@ IDLE = [
     (["memory.offload=on", "--optimizer", "muon"], "memory.offload", "it needs the optimizers adamw and adam"),
     (["--resident", "--num-workers", "2"], "data.num_workers", "data.resident is 'on'"),
     (["--num-workers", "0", "--prefetch", "3"], "data.prefetch", "it needs workers, and data.num_workers is 0"),
+    (["--compile-region", "blocks", "--compile", "off"], "training.compile_region", "it needs compilation"),
     (["--min-lr", "1e-6", "--lr-scheduler", "constant"], "optimization.min_lr", "a schedule that lowers the rate"),
 ]
 
