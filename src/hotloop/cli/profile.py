@@ -114,7 +114,7 @@ def _draw(found: Profile, out: Path) -> Path:
     if found.busy is not None:
         shares["GPU runs kernels"] = found.busy
     phases = {name: phase["ms"] for name, phase in figures["phases"].items()}
-    subtitle = f"{found.verdict.name}: {found.verdict.reason}"
+    subtitle = f"{found.verdict.name}: {found.verdict.reason.partition('; ')[0]}"
     return plot_profile(phases, shares, out, f"{found.name}: {figures['ms_per_step']:.3g} ms a step", subtitle)
 
 

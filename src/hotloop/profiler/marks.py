@@ -40,8 +40,8 @@ class Marks:
         if not self.on:
             return
         if self._on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
             self.taken.append((phase, event))
         else:
             self.taken.append((phase, time.perf_counter()))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from hotloop.disk import replacing
@@ -101,9 +100,9 @@ def _export(profiler: Any, trace: Path) -> None:
 
 
 def _summed(rows: list[Any], steps: int, on_gpu: bool) -> Seen:
-    """Operators have rows of the CPU's kind, kernels of the GPU's; an operator's own GPU time is that of its kernels."""
-    operators = [row for row in rows if row.device_type == DeviceType.CPU and not row.is_user_annotation]
-    kernels = [row for row in rows if row.device_type == DeviceType.CUDA and not row.is_user_annotation]
+    """Operators have rows of the CPU's kind, kernels of the GPU's; an operator's GPU time is that of its kernels."""
+    operators = [row for row in rows if row.device_type.name == "CPU" and not row.is_user_annotation]
+    kernels = [row for row in rows if row.device_type.name == "CUDA" and not row.is_user_annotation]
     own = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     total = sum(getattr(row, own) for row in operators) or sys.float_info.min
     operators.sort(key=lambda row: getattr(row, own), reverse=True)
