@@ -22,13 +22,13 @@ def env(as_json: bool) -> None:
     from hotloop.device import describe, pick_device
 
     facts = {"hotloop": __version__, **describe()}
-    found = known(pick_device("auto"))
-    facts["ceilings"] = None if found is None else asdict(found)
+    limits = known(pick_device("auto"))
+    facts["ceilings"] = None if limits is None else asdict(limits)
     facts["packages"] = {name: found for name in _PACKAGES if (found := _version(name))}
     if as_json:
         print_json(facts)
         return
-    facts["ceilings"] = "not measured yet; `hotloop profile TASK` does" if found is None else found.line()
+    facts["ceilings"] = "not measured yet; `hotloop profile TASK` does" if limits is None else limits.line()
     for name, value in facts.items():
         click.echo(f"{name.removesuffix('_bytes').replace('_', ' '):<16}{_text(name, value)}")
 

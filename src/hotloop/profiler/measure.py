@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,10 +150,12 @@ class _Others:
         self._began, self._busy, self._own = self._now()
 
     def _now(self) -> tuple[float, float, float]:
-        times, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        children = own.children_user + own.children_system
-        return time.perf_counter(), sum(times[:8]) - idle, own.user + own.system + children
+        times, this = psutil.cpu_times(), psutil.Process()
+        idle, own = times.idle + getattr(times, "iowait", 0.0), 0.0
+        for process in [this, *this.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                own += process.cpu_times().user + process.cpu_times().system
+        return time.perf_counter(), sum(times[:8]) - idle, own
 
     def remarks(self) -> tuple[str, ...]:
         """A line where next to no processor was idle and others took a third of one or more."""
