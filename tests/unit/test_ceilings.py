@@ -48,7 +48,7 @@ def kept(cache: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("own", "shared", "expected"),
-    [("/a/b", "/c", "/a/b"), ("", "/c", "/c/hotloop"), (None, None, "~/.cache/hotloop"), ("~/d", None, "~/d")],
+    [("own/x", "y", "own/x"), ("", "y", "y/hotloop"), (None, None, "~/.cache/hotloop"), ("~/d", None, "~/d")],
 )
 def test_where_the_cache_is(own, shared, expected, monkeypatch) -> None:
     for name, value in (("HOTLOOP_CACHE", own), ("XDG_CACHE_HOME", shared)):

@@ -18,7 +18,6 @@ from hotloop.config.load import load
 from hotloop.data.source import as_source
 from hotloop.profiler.marks import BACKWARD, COPY, DATA, FORWARD, GAP, OPTIMIZER, PHASES, Marks, marked
 from hotloop.profiler.measure import profile
-from hotloop.profiler.verdict import Facts, judge
 from hotloop.profiler.work import count_work
 from hotloop.task import Splits, Task, options_of
 
@@ -246,66 +245,6 @@ def test_flops_of_attention() -> None:
     lines = 2 * 8 * 16 * 8 * 24 * 2 + 3 * 2 * 8 * 8 * 2  # no gradient of the data
     found = flops(Attentive(), data(width=128))
     assert lines + 3 * attention <= found <= lines + 3.5 * attention  # a fused kernel works a product out again
-
-
-FACTS = Facts(
-    phases={DATA: 1.0, COPY: 0.0, FORWARD: 40.0, BACKWARD: 50.0, OPTIMIZER: 8.0, GAP: 1.0},
-    matrix=0.3,
-    products=0.3,
-    calling=0.1,
-    busy=None,
-    on_gpu=False,
-    precision="fp32",
-    faster=("bf16", 2.5),
-    compiled=False,
-    recomputes=False,
-    resident=False,
-    can_be_resident=True,
-    workers=0,
-    pinned=False,
-)
-GPU = {"on_gpu": True, "calling": None, "busy": 0.9}
-
-
-def phases(**changes: float) -> dict[str, float]:
-    return {**FACTS.phases, **changes}
-
-
-@pytest.mark.parametrize(
-    ("changes", "name", "option"),
-    [
-        ({"phases": phases(data=60.0)}, "input-bound", "data.resident=on"),
-        ({"phases": phases(data=60.0), "can_be_resident": False}, "input-bound", "data.num_workers=2"),
-        ({"phases": phases(data=60.0), "can_be_resident": False, "workers": 4}, "input-bound", "data.num_workers=8"),
-        ({"phases": phases(copy=60.0), "can_be_resident": False, **GPU}, "input-bound", "data.pin_memory=on"),
-        ({"calling": 0.5}, "launch-bound", "training.compile=default"),
-        ({**GPU, "busy": 0.5}, "launch-bound", "training.compile=reduce-overhead"),
-        ({**GPU, "busy": 0.5}, "launch-bound", "training.batch_size"),
-        ({"matrix": 0.45}, "compute-bound", "training.precision=bf16"),
-        ({"matrix": None, "products": 0.7}, "compute-bound", "training.precision=bf16"),
-        ({"products": 0.7}, "compute-bound", "training.batch_size: products so far below"),
-        ({"products": 0.7, "recomputes": True}, "compute-bound", "optimization.gradient_checkpointing=false"),
-        ({"phases": phases(optimizer=50.0)}, "memory-bound", "training.batch_size: the optimizer takes 35%"),
-        ({}, "memory-bound", "training.compile=default"),
-    ],
-)
-def test_the_rules_of_the_verdict(changes: dict[str, Any], name: str, option: str) -> None:
-    found = judge(replace(FACTS, **changes))
-    assert found.name == name
-    assert any(option in line for line in found.options), found.options
-
-
-@pytest.mark.parametrize(
-    ("changes", "absent"),
-    [
-        ({"matrix": 0.9, "faster": ("fp32", 1.0)}, "training.precision"),
-        ({"matrix": 0.9, "compiled": True}, "training.compile"),
-        ({"phases": phases(data=60.0), "resident": True}, "data."),
-        ({"matrix": 0.9}, "gradient_checkpointing"),
-    ],
-)
-def test_what_would_not_help_is_not_named(changes: dict[str, Any], absent: str) -> None:
-    assert not any(absent in line for line in judge(replace(FACTS, **changes)).options)
 
 
 def test_a_trace_is_written_whole(tmp_path: Path) -> None:

@@ -50,10 +50,11 @@ def command(
 
     loaded = load_named("profile", words)
     _refuse_switches(loaded)
+    out = checked(out)  # what cannot be written is told before anything is measured
     if trace is not None:
         checked_trace(trace)
     found = _profiled(loaded, steps, trace, again)
-    picture = _draw(found, checked(out))
+    picture = _draw(found, out)
     if as_json:
         print_json({**found.to_dict(), "picture": str(picture), "trace": None if trace is None else str(trace)})
         return
