@@ -106,7 +106,10 @@ def measure(device: torch.device) -> Ceilings:
         matrix = {name: _matrix(device, name) for name in _precisions(device)}
     finally:
         machine.set_tf32(before)
-    return Ceilings(*_key(device), matrix, _bandwidth(device), _operation(device), _copies(device))
+    found = Ceilings(*_key(device), matrix, _bandwidth(device), _operation(device), _copies(device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # a run that follows may have a budget
+    return found
 
 
 def _key(device: torch.device) -> tuple[str, int, str]:

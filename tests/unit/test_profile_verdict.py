@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hotloop.profiler.marks import BACKWARD, COPY, DATA, FORWARD, GAP, OPTIMIZER
+from hotloop.profiler.operators import _summed
 from hotloop.profiler.verdict import Facts, judge
 
 FACTS = Facts(
@@ -68,3 +70,43 @@ def test_the_rules_of_the_verdict(changes: dict[str, Any], name: str, option: st
 )
 def test_what_would_not_help_is_not_named(changes: dict[str, Any], absent: str) -> None:
     assert not any(absent in line for line in judge(replace(FACTS, **changes)).options)
+
+
+def row(key: str, kind: str, cpu: float = 0.0, gpu: float = 0.0, annotation: bool = False) -> Any:
+    """A row as torch's profiler gives it; times in microseconds over two steps."""
+    times = {"self_cpu_time_total": cpu, "self_device_time_total": gpu}
+    return SimpleNamespace(
+        key=key, device_type=SimpleNamespace(name=kind), count=4, is_user_annotation=annotation, **times
+    )
+
+
+GPU_ROWS = [
+    row("aten::mm", "CPU", 5, 60),
+    row("aten::mul", "CPU", 50, 40),
+    row("ampere_sgemm_128x64", "CUDA", gpu=60),
+    row("vectorized_elementwise", "CUDA", gpu=40),
+    row("Memcpy HtoD (Pinned -> Device)", "CUDA", gpu=30),
+    row("Optimizer.step", "CUDA", gpu=500, annotation=True),
+]
+
+
+def test_on_a_gpu_operators_have_the_time_of_their_kernels() -> None:
+    seen = _summed(GPU_ROWS, 2, True)
+    assert [(each.name, each.share, each.calls) for each in seen.operators] == [
+        ("aten::mm", 0.6, 2.0),
+        ("aten::mul", 0.4, 2.0),
+    ]
+    assert seen.products == pytest.approx(0.6)
+    assert seen.kernels == pytest.approx(50e-6), "copies run beside, annotations are no kernels"
+
+
+def test_a_captured_graph_is_told_by_its_kernels() -> None:
+    seen = _summed([row("cudaGraphLaunch", "CPU", 9), *GPU_ROWS[2:4]], 2, True)
+    assert [each.name for each in seen.operators] == ["ampere_sgemm_128x64", "vectorized_elementwise"]
+    assert seen.products == pytest.approx(0.6)
+
+
+def test_on_a_cpu_operators_have_their_own_time() -> None:
+    seen = _summed(GPU_ROWS[:2], 2, False)
+    assert [each.name for each in seen.operators] == ["aten::mul", "aten::mm"]
+    assert seen.kernels is None

@@ -136,6 +136,8 @@ def _evaluation(session: Session) -> float | None:
         return None
     rows = min(plan.eval_batch, len(val))
     few, seconds = first_rows(val, rows), 0.0
+    if plan.resident and few.nbytes is not None:
+        few = few.to(plan.torch_device)  # the rows' numbers too
     for _ in range(2):  # the first one pays for what is set up once
         started = time.perf_counter()
         evaluation.evaluate(session.task, session.state.model, few, plan)
