@@ -23,7 +23,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, and small things to measure."""
     monkeypatch.setenv("HOTLOOP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "_SIZES", {"cpu": (256,)})
+    monkeypatch.setattr(module, "_ROUNDS", 3)
     monkeypatch.setattr(module, "_STREAMED", {"cpu": 2**23})
+    monkeypatch.setattr(module.Others, "took", lambda self: 0.0)
     return tmp_path / "cache"
 
 
@@ -77,6 +79,21 @@ def test_they_are_measured_again_when_asked(monkeypatch) -> None:
     assert ceilings(CPU) == first
     assert ceilings(CPU, again=True) == other
     assert ceilings(CPU) == other
+
+
+def test_beside_other_programs_they_are_measured_again_and_the_better_kept(monkeypatch) -> None:
+    key = (machine.cpu_name(), torch.get_num_threads(), str(torch.__version__))
+    low = Ceilings(*key, {"fp32": 4e9, "bf16": 9e9}, 8e9, 9e-6, others=1.5)
+    mixed = Ceilings(*key, {"fp32": 6e9, "bf16": 7e9}, 7e9, 4e-6)
+    said: list[str] = []
+    monkeypatch.setattr(module, "measure", lambda device: low)
+    assert ceilings(CPU, tell=said.append) == low == known(CPU)
+    assert "other programs took 1.5 processors" in said[-1]
+    monkeypatch.setattr(module, "measure", lambda device: mixed)
+    best = Ceilings(*key, {"fp32": 6e9, "bf16": 9e9}, 8e9, 4e-6)
+    assert ceilings(CPU) == best == known(CPU)
+    monkeypatch.setattr(module, "measure", lambda device: pytest.fail("measured though nothing was in the way"))
+    assert ceilings(CPU) == best
 
 
 def test_another_number_of_threads_is_another_machine(threads) -> None:
@@ -161,3 +178,35 @@ def test_the_line_has_every_ceiling() -> None:
     line = Ceilings("GPU", 0, "2", {"fp32": 20e12, "bf16": 3e14}, 9e11, 4e-6, {"pinned": 25e9}).line()
     for part in ("fp32 20,000", "bf16 300,000 GFLOP/s", "900.0 GB/s", "copy from pinned memory 25.0", "4.0 us"):
         assert part in line
+
+
+def test_other_programs_are_seen(monkeypatch) -> None:
+    """In numbers as psutil gives them: two processors, none idle, of which this process had half of one."""
+    from collections import namedtuple
+    from types import SimpleNamespace
+
+    kind = namedtuple("kind", "user nice system idle iowait irq softirq steal guest")
+    at, busy, own = [100.0], [1000.0], [50.0]
+
+    class Process:
+        def children(self, recursive: bool) -> list:
+            return []
+
+        def cpu_times(self) -> SimpleNamespace:
+            return SimpleNamespace(user=own[0], system=0.0)
+
+    monkeypatch.undo()  # the real `took`
+    fake = SimpleNamespace(
+        cpu_times=lambda: kind(busy[0], 0, 0, 7 + at[0] * 2 - busy[0], 0, 0, 0, 0, 99),
+        Process=Process,
+        cpu_count=lambda: 2,
+        Error=OSError,
+    )
+    monkeypatch.setattr(module, "psutil", fake)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: at[0])
+    watched = module.Others()
+    at[0], busy[0], own[0] = 110.0, 1020.0, 55.0
+    assert watched.took() == pytest.approx(1.5)
+    quiet = module.Others()
+    at[0], busy[0], own[0] = 120.0, 1030.0, 55.0  # one of two processors was idle
+    assert quiet.took() == 0.0

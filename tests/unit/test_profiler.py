@@ -265,3 +265,32 @@ def test_marks_of_very_short_steps_are_told() -> None:
     dear = replace(found, timing=replace(found.timing, mark=found.timing.seconds / 10))
     assert any("steps are so short that the marks take" in note for note in dear.notes())
     assert not any("so short" in note for note in replace(found, timing=replace(found.timing, mark=1e-9)).notes())
+
+
+def test_on_a_gpu_marks_are_events_of_its_stream_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for CUDA's events: nothing is asked of them before the end."""
+    clock = iter([0.0, 2.0, 5.0, 9.0, 9.5, 14.0])
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            assert stream == "stream of cuda:1"
+            self.at = next(clock)
+
+        def elapsed_time(self, end: Event) -> float:
+            return end.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    marks = Marks(torch.device("cuda:1"))
+    marks(DATA)
+    assert not marks.taken, "they are off"
+    marks.on = True
+    for phase in (FORWARD, BACKWARD, OPTIMIZER, FORWARD, BACKWARD, GAP):
+        marks(phase)
+    found = marks.seconds()
+    assert found[FORWARD] == pytest.approx(0.002 + 0.0005)
+    assert found[BACKWARD] == pytest.approx(0.003 + 0.004 + 0.0045), "no update comes before another forward pass"
+    assert found[OPTIMIZER] == 0
