@@ -3,7 +3,8 @@
 A share of a ceiling means something only where the ceiling was measured on the machine at hand: a number from a data
 sheet belongs to another card, another clock or another count of threads. So nothing here is looked up. What was
 measured is kept in the user's cache folder, by processor or GPU, threads and torch version; a file that cannot be read
-is measured anew. Units: FLOP/s (a multiplication and an addition are two), bytes/s, seconds.
+is measured anew, and what was measured beside other programs is measured again, and the better kept. Units: FLOP/s (a
+multiplication and an addition are two), bytes/s, seconds.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -30,6 +32,9 @@ _LONG_ROUND, _ROUNDS = 0.4, 10  # seconds; larger matrices are left out where on
 _MIB = 2**20
 _STREAMED = {"cpu": 128 * _MIB, "cuda": 512 * _MIB}  # bytes of each of three arrays, larger than any cache
 _COPIED, _CALLS = 256 * _MIB, 2000
+
+_FULL = 0.85  # of all processors in use: next to none was idle
+DISTURBING = 0.33  # processors that others took
 
 Tell = Callable[[str], None]
 
@@ -46,6 +51,7 @@ class Ceilings:
         bandwidth: bytes/s read and written of the device's memory.
         operation: seconds of one operation on a single number, so of calling it.
         copies: `pinned` and `pageable` -> bytes/s from host to GPU; empty on a CPU.
+        others: processors that other programs took meanwhile; 0 on a GPU.
     """
 
     device: str
@@ -55,6 +61,12 @@ class Ceilings:
     bandwidth: float
     operation: float
     copies: dict[str, float] = field(default_factory=dict)
+    others: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs took so much that the ceilings may be too low."""
+        return self.others >= DISTURBING
 
     def line(self) -> str:
         """The ceilings in a line, for a person."""
@@ -72,11 +84,14 @@ def ceilings(device: torch.device, *, again: bool = False, tell: Tell = lambda l
         again: measure even if they are known.
         tell: is told in a line that they are measured, and where they could not be kept.
     """
-    found = None if again else known(device)
-    if found is not None:
-        return found
+    before = None if again else known(device)
+    if before is not None and not before.disturbed:
+        return before
     tell("measuring what this machine can do; this takes a few seconds and is kept")
-    found = measure(device)
+    found = _higher(before, measure(device))
+    if found.disturbed:
+        took = f"other programs took {found.others:.1f} processors while it was measured"
+        tell(f"{took}: the ceilings may be too low, and are measured again next time")
     path = _file(device)
     try:
         with telling("write", path):
@@ -96,17 +111,56 @@ def known(device: torch.device) -> Ceilings | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     whole = bool(found.matrix) and all(isinstance(s, float) and math.isfinite(s) and s > 0 for s in speeds)
+    whole = whole and isinstance(found.others, float)
     return found if whole and (found.device, found.threads, found.torch) == _key(device) else None
 
 
 def measure(device: torch.device) -> Ceilings:
     """Measure the ceilings now. Random state and TF32 are afterwards as they were."""
-    before = machine.tf32_read_back()
+    before, others = machine.tf32_read_back(), Others()
     try:
         matrix = {name: _matrix(device, name) for name in _precisions(device)}
     finally:
         machine.set_tf32(before)
-    return Ceilings(*_key(device), matrix, _bandwidth(device), _operation(device), _copies(device))
+    found = Ceilings(*_key(device), matrix, _bandwidth(device), _operation(device), _copies(device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # a run that follows may have a budget
+        return found
+    return replace(found, others=others.took())
+
+
+def _higher(before: Ceilings | None, now: Ceilings) -> Ceilings:
+    """The better of each of two measurements of one machine: neither can have been above the ceiling."""
+    if before is None:
+        return now
+    return replace(
+        now,
+        matrix={name: max(speed, before.matrix.get(name, 0.0)) for name, speed in now.matrix.items()},
+        bandwidth=max(now.bandwidth, before.bandwidth),
+        operation=min(now.operation, before.operation),
+    )
+
+
+class Others:
+    """What other programs take of the processors, from now on."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        times, this = psutil.cpu_times(), psutil.Process()
+        idle, own = times.idle + getattr(times, "iowait", 0.0), 0.0
+        for process in [this, *this.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it ended meanwhile
+                own += process.cpu_times().user + process.cpu_times().system
+        return time.perf_counter(), sum(times[:8]) - idle, own
+
+    def took(self) -> float:
+        """Processors that others took so far; 0 where enough were idle, so that nobody was in the way."""
+        now, busy, own = self._now()
+        wall, cores = max(now - self._began, 1e-3), psutil.cpu_count() or 1
+        used = (busy - self._busy) / wall
+        return max(0.0, used - (own - self._own) / wall) if used >= _FULL * cores else 0.0
 
 
 def _key(device: torch.device) -> tuple[str, int, str]:

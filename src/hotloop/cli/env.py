@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,13 +18,17 @@ _PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "tensorboard", "torchm
 @json_option
 def env(as_json: bool) -> None:
     """Show versions, processor, memory and GPUs."""
-    from hotloop.device import describe
+    from hotloop.ceilings import known
+    from hotloop.device import describe, pick_device
 
     facts = {"hotloop": __version__, **describe()}
+    limits = known(pick_device("auto"))
+    facts["ceilings"] = None if limits is None else asdict(limits)
     facts["packages"] = {name: found for name in _PACKAGES if (found := _version(name))}
     if as_json:
         print_json(facts)
         return
+    facts["ceilings"] = "not measured yet; `hotloop profile TASK` does" if limits is None else limits.line()
     for name, value in facts.items():
         click.echo(f"{name.removesuffix('_bytes').replace('_', ' '):<16}{_text(name, value)}")
 

@@ -50,10 +50,11 @@ def command(
 
     loaded = load_named("profile", words)
     _refuse_switches(loaded)
+    out = checked(out)  # what cannot be written is told before anything is measured
     if trace is not None:
         checked_trace(trace)
     found = _profiled(loaded, steps, trace, again)
-    picture = _draw(found, checked(out))
+    picture = _draw(found, out)
     if as_json:
         print_json({**found.to_dict(), "picture": str(picture), "trace": None if trace is None else str(trace)})
         return
@@ -114,7 +115,7 @@ def _draw(found: Profile, out: Path) -> Path:
     if found.busy is not None:
         shares["GPU runs kernels"] = found.busy
     phases = {name: phase["ms"] for name, phase in figures["phases"].items()}
-    subtitle = f"{found.verdict.name}: {found.verdict.reason}"
+    subtitle = f"{found.verdict.name}: {found.verdict.reason.partition('; ')[0]}"
     return plot_profile(phases, shares, out, f"{found.name}: {figures['ms_per_step']:.3g} ms a step", subtitle)
 
 

@@ -32,7 +32,7 @@ class Marks:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
+        self._device, self._on_gpu = device, device.type == "cuda"
         self.on, self.taken = False, list[tuple[str, Any]]()
 
     def __call__(self, phase: str) -> None:
@@ -40,8 +40,8 @@ class Marks:
         if not self.on:
             return
         if self._on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
             self.taken.append((phase, event))
         else:
             self.taken.append((phase, time.perf_counter()))
@@ -57,7 +57,7 @@ class Marks:
 
     def cost(self, calls: int = 1000) -> float:
         """Seconds that the host takes for a mark, the least of some rounds."""
-        trial, rounds = Marks(torch.device("cuda" if self._on_gpu else "cpu")), list[float]()
+        trial, rounds = Marks(self._device), list[float]()
         trial.on = True
         for _ in range(5):
             started = time.perf_counter()

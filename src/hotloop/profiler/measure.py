@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 
 from hotloop.assemble import Session
-from hotloop.ceilings import Ceilings
+from hotloop.ceilings import DISTURBING, Ceilings, Others
 from hotloop.data.source import first_rows
 from hotloop.engine import measure as evaluation
 from hotloop.engine.recover import transact
@@ -24,7 +23,6 @@ from hotloop.task import Batch
 _WARM, _WARM_MOST, _WARM_SECONDS = 3, 12, 2.0
 _FEWEST, _MOST, _SECONDS = 5, 200, 5.0  # of marked steps, where nothing is said; as many without marks come on top
 _ROUNDS = 5
-_FULL, _DISTURBING = 0.85, 0.33  # of all processors in use; processors that others took
 _LOOKED_AT, _LOOK_SECONDS = 5, 1.0  # steps under torch's profiler
 
 
@@ -40,9 +38,9 @@ def profile(session: Session, ceilings: Ceilings, *, steps: int | None = None, t
     stepping = _Stepping(session)
     first = stepping.timed(1)
     warm = stepping.warm()
-    others = _Others()
+    others = Others()
     timing = _timed(stepping, steps or max(_FEWEST, min(_MOST, int(_SECONDS / warm))), first)
-    remarks = others.remarks()
+    remarks = _disturbances(others.took(), ceilings)
     few = max(1, min(_LOOKED_AT, int(_LOOK_SECONDS / timing.plain)))
     seen = look(session.plan.torch_device, stepping.timed, few, trace)
     work = count_work(session, stepping.feed)
@@ -135,6 +133,8 @@ def _evaluation(session: Session) -> float | None:
         return None
     rows = min(plan.eval_batch, len(val))
     few, seconds = first_rows(val, rows), 0.0
+    if plan.resident and few.nbytes is not None:
+        few = few.to(plan.torch_device)  # the rows' numbers too
     for _ in range(2):  # the first one pays for what is set up once
         started = time.perf_counter()
         evaluation.evaluate(session.task, session.state.model, few, plan)
@@ -142,26 +142,14 @@ def _evaluation(session: Session) -> float | None:
     return seconds * len(val) / rows
 
 
-class _Others:
-    """What other programs take of the processors while steps are timed."""
-
-    def __init__(self) -> None:
-        self._began, self._busy, self._own = self._now()
-
-    def _now(self) -> tuple[float, float, float]:
-        times, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        children = own.children_user + own.children_system
-        return time.perf_counter(), sum(times[:8]) - idle, own.user + own.system + children
-
-    def remarks(self) -> tuple[str, ...]:
-        """A line where next to no processor was idle and others took a third of one or more."""
-        now, busy, own = self._now()
-        wall, cores = now - self._began, psutil.cpu_count() or 1
-        used, others = (busy - self._busy) / wall, (busy - self._busy - own + self._own) / wall
-        if used < _FULL * cores or others < _DISTURBING:
-            return ()
-        return (f"other programs took {others:.1f} of {cores} processors meanwhile: a quiet machine is faster",)
+def _disturbances(others: float, ceilings: Ceilings) -> tuple[str, ...]:
+    """What other programs may have done to the figures."""
+    found = []
+    if others >= DISTURBING:
+        found.append(f"other programs took {others:.1f} processors meanwhile: a quiet machine is faster")
+    if ceilings.disturbed:
+        found.append("the ceilings were measured beside other programs, so they may be too low and shares too high")
+    return tuple(found)
 
 
 def _concluded(

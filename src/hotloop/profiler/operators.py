@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from hotloop.disk import replacing
@@ -22,6 +21,7 @@ from hotloop.errors import HotloopError
 
 _SHOWN = 8
 _PRODUCTS = ("mm", "conv", "rnn", "lstm", "gru", "attention", "dot_product", "linear", "gemm", "matmul")
+_KERNELS = ("cutlass", "xmma", "fmha", "flash", "nvjet")  # parts of the names of products' kernels on a GPU
 _SUFFIXES = (".json", ".json.gz")
 
 
@@ -101,15 +101,22 @@ def _export(profiler: Any, trace: Path) -> None:
 
 
 def _summed(rows: list[Any], steps: int, on_gpu: bool) -> Seen:
-    """Operators have rows of the CPU's kind, kernels of the GPU's; an operator's own GPU time is that of its kernels."""
-    operators = [row for row in rows if row.device_type == DeviceType.CPU and not row.is_user_annotation]
-    kernels = [row for row in rows if row.device_type == DeviceType.CUDA and not row.is_user_annotation]
+    """Operators have rows of the CPU's kind, kernels of the GPU's; an operator's GPU time is that of its kernels.
+
+    A captured graph starts its kernels without operators; where these miss half of the time, kernels are told instead.
+    """
+    told = [row for row in rows if not getattr(row, "is_user_annotation", False)]
+    operators = [row for row in told if row.device_type.name == "CPU"]
+    kernels = [row for row in told if row.device_type.name == "CUDA"]
     own = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    ran = sum(row.self_device_time_total for row in kernels if not row.key.startswith("Memcpy HtoD"))
+    if sum(getattr(row, own) for row in operators) < 0.5 * ran:
+        operators = kernels
     total = sum(getattr(row, own) for row in operators) or sys.float_info.min
     operators.sort(key=lambda row: getattr(row, own), reverse=True)
     shown = [Operator(row.key, getattr(row, own) / total, row.count / steps) for row in operators[:_SHOWN]]
-    products = sum(getattr(row, own) for row in operators if any(word in row.key.lower() for word in _PRODUCTS))
-    ran = sum(row.self_device_time_total for row in kernels if not row.key.startswith("Memcpy HtoD"))
+    words = (*_PRODUCTS, *_KERNELS)
+    products = sum(getattr(row, own) for row in operators if any(word in row.key.lower() for word in words))
     return Seen(
         tuple(operator for operator in shown if operator.share >= 0.005),
         products / total,

@@ -3,9 +3,9 @@
 The rules, the first that holds:
 
 1. input-bound: more than 20 % of a step is waiting for data and copying it.
-2. launch-bound: the device waits for the host. On a GPU kernels run for less than 60 % of the rest of the step; on a CPU
-   calling the operations (their number times what a call takes on one number) is more than 40 % of it; where the model
-   is compiled a CPU's calls are not known, and the rule is left out.
+2. launch-bound: the device waits for the host. On a GPU kernels run for less than 60 % of the rest of the step; on a
+   CPU calling the operations (their number times what a call takes on one number) is more than 40 % of it; where the
+   model is compiled a CPU's calls are not known, and the rule is left out.
 3. compute-bound: the products' FLOPs are at least 40 % of what this machine can do in this precision, or products
    (matrix, convolution, attention, recurrent) take at least half of the operators' time.
 4. memory-bound: the rest, where most time is in operations that do little with each number that they read and write.
@@ -16,9 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hotloop.profiler.marks import BACKWARD, COPY, DATA, FORWARD, OPTIMIZER
+from hotloop.profiler.marks import COPY, DATA, OPTIMIZER
 
-INPUT, BUSY, CALLING, MATRIX, PRODUCTS = 0.2, 0.6, 0.4, 0.4, 0.5
+INPUT, BUSY, CALLING, MATRIX, PRODUCTS, UPDATE = 0.2, 0.6, 0.4, 0.4, 0.5, 0.2
 TOO_HIGH = 1.1  # of a ceiling: it cannot have been the ceiling
 _FASTER = 1.3  # times: another precision must be this much faster to be named
 
@@ -126,10 +126,10 @@ def _computing(facts: Facts) -> tuple[str, ...]:
         options.append("optimization.gradient_checkpointing=false, if memory allows: nothing is computed twice")
     if factor >= _FASTER:
         options.append(f"training.precision={name}: products are up to {factor:.1f} times as fast here")
-    if (facts.matrix or 1.0) < MATRIX:
-        options.append(
-            "training.batch_size: products this far below their ceiling are small; more rows make them larger"
-        )
+    if update := _sharing(facts):
+        options.append(update)
+    elif (facts.matrix or 1.0) < MATRIX:
+        options.append("training.batch_size: products so far below their ceiling are small; more rows make them larger")
     if not facts.compiled:
         options.append("training.compile=default joins what lies between the products")
     return tuple(options)
@@ -141,6 +141,14 @@ def _moving(facts: Facts) -> tuple[str, ...]:
         options.append("training.compile=default joins operations, so that fewer read and write memory")
     if facts.precision in ("fp32", "tf32") and facts.faster[1] >= _FASTER:
         options.append(f"training.precision={facts.faster[0]} halves what is read and written")
-    if facts.phases[OPTIMIZER] > facts.phases[FORWARD] + facts.phases[BACKWARD]:
-        options.insert(0, "training.batch_size: the update costs more than forward and backward; more rows share it")
+    if update := _sharing(facts):
+        options.append(update)
     return tuple(options)
+
+
+def _sharing(facts: Facts) -> str:
+    """What to do where the update is a large part of a step; empty where it is not."""
+    share = facts.phases[OPTIMIZER] / sum(facts.phases.values())
+    if share <= UPDATE:
+        return ""
+    return f"training.batch_size: the optimizer takes {share:.0%} of a step whatever its rows; more rows share it"

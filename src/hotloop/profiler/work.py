@@ -89,11 +89,11 @@ def _update_bytes(session: Session) -> int:
     return 3 * tensor_bytes(session.state.parameters) + 2 * made_bytes(session.state.optimizers)
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what reaches torch's dispatcher below autograd, where products are single operations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.bytes = self.operations = 0
         self.unknown: Counter[str] = Counter()
 
