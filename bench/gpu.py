@@ -1,0 +1,4 @@
+"""placeholder of the CUDA workloads, to be written next."""
+from workloads import CPU
+
+CUDA = CPU
