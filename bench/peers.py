@@ -123,7 +123,7 @@ def bare(ready: Ready, pacer: Pacer) -> None:
 
 
 def nanogpt(ready: Ready, pacer: Pacer) -> None:
-    """A plain script in nanoGPT's manner: windows drawn from a token file, fused AdamW; autocast and compile by knobs."""
+    """A plain script in nanoGPT's manner: windows drawn from a token file; autocast, compile and fused by knobs."""
     import tempfile
 
     import numpy as np
@@ -201,7 +201,7 @@ def lightning(ready: Ready, pacer: Pacer) -> None:
 
 
 def transformers(ready: Ready, pacer: Pacer) -> None:
-    """Hugging Face's Trainer: its own optimizer, log and data preparation in its defaults; the knobs' feed with them."""
+    """Hugging Face's Trainer with its own optimizer; its own log and data preparation where there are no knobs."""
     import transformers as hf
 
     knobs, chosen, tuned = ready.knobs, ready.optimization, ready.knobs.resident

@@ -51,7 +51,8 @@ class Contestant:
         words += ["--device", given.device, "--threads", str(given.threads), "--tuned", given.tuned]
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "side_by_side.py"), *words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, env=_environment(own, given.threads),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
+            env=_environment(own, given.threads),
         )  # fmt: skip
         self.warmed = self._answer()
 
@@ -92,7 +93,7 @@ class Contestant:
 
 
 def _environment(folder: Path, threads: int) -> dict[str, str]:
-    """The defaults of a user's machine (or so many threads for all), and a compiler's cache of its own, so that compiling is cold for everyone."""
+    """The defaults of a user's machine, or so many threads for all; an own cache, so that compiling is cold."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
     paths = [str(HERE.parent / "src"), *filter(None, [kept.get("PYTHONPATH")])]
     kept |= {"OMP_NUM_THREADS": str(threads)} if threads else {}

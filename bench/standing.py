@@ -90,14 +90,17 @@ def reached(result: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
 def show(result: Mapping[str, Any]) -> None:
     """The table of one workload, for a terminal."""
     print(f"\n{result['title']}: {result['rounds']} rounds of {result['steps']} steps")
-    print(f"{'':22}{'ms/step':>10}{'min .. max':>20}{'samples/s':>11}{'compile s':>11}{'tuned x':>9}{'loss':>9}  loss is")
+    print(
+        f"{'':22}{'ms/step':>10}{'min .. max':>20}{'samples/s':>11}{'compile s':>11}{'tuned x':>9}{'loss':>9}  loss is"
+    )
     for row in result["rows"]:
         if "skipped" in row:
             print(f"{row['name']:22} {row['skipped']}")
             continue
-        spread, loss = "{:.2f} .. {:.2f}".format(*row["spread"]), row["loss"]
+        spread = "{:.2f} .. {:.2f}".format(*row["spread"])
+        loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
         ratio = f"{row['tuned_is_faster'][0]:.2f}" if "tuned_is_faster" in row else "-"
         print(f"{row['name']:22}{row['ms']:10.2f}{spread:>20}{row['samples_per_second']:11,.0f}"
-              f"{row['compile_seconds']:11.1f}{ratio:>9}{'-' if loss is None else f'{loss:.4f}':>9}  {row['verdict']}")  # fmt: skip
+              f"{row['compile_seconds']:11.1f}{ratio:>9}{loss:>9}  {row['verdict']}")  # fmt: skip
     for name, ratio, well in reached(result):
         print(f"over {name} with its defaults: {ratio:.2f} times ({'reaches' if well else 'misses'} {result['goal']})")

@@ -100,16 +100,16 @@ class Workload:
         )
 
 
-_LOB = {"model.dropout": 0.0, "optimization.class_weights": "none", "optimization.label_smoothing": 0.0}
-_PAIRS = {"model.dropout": 0.1, "data.train_eval": 0, "data.phrases": 600, "optimization.learning_rate": 3e-4}
+PLAIN_LOB = {"model.dropout": 0.0, "optimization.class_weights": "none", "optimization.label_smoothing": 0.0}
+PAIRS = {"model.dropout": 0.1, "data.train_eval": 0, "data.phrases": 600, "optimization.learning_rate": 3e-4}
 _LSTM = {
     "model.hidden_size": 128, "model.num_layers": 2, "model.dropout": 0.2, "data.sequence": 60,
     "optimization.weight_decay": 0.01,
 }  # fmt: skip
 _TEXTS = {"model.tasks": {"toxicity": ["none", "toxic", "severe"]}}
 CPU = [
-    Workload("lob", "DeepLOB as published, windows of 100 x 40, batch 64", "lob", _LOB, 64, 2000, 2.2),
-    Workload("gpt-12x64", "GPT, 4 layers of 128, batch 12 x 64 characters", "gpt", {}, 12, 5000, 1.6, "nanogpt"),
+    Workload("lob", "DeepLOB as published, windows of 100 x 40, batch 64", "lob", PLAIN_LOB, 64, 2000, 2.2),
+    Workload("gpt-12x64", "GPT, 4 layers of 128, batch 12 x 64 characters", "gpt", {}, 12, 2000, 1.6, "nanogpt"),
     Workload(
         "gpt-64x256", "GPT, 4 layers of 128, batch 64 x 256 characters", "gpt", {"model.block_size": 256}, 64, 2000,
         1.6, "nanogpt",
@@ -117,7 +117,7 @@ CPU = [
     Workload("lstm", "LSTM of 2 layers of 128, sequences of 60, batch 256", "forecast", _LSTM, 256, 2000, 1.5),
     Workload(
         "translate", "Transformer of 3 + 3 layers of 256, 600 pairs, effective batch 32 (peers: 4 x 8)", "translate",
-        _PAIRS, 32, 850, 2.5, "hlbd", 8,
+        PAIRS, 32, 850, 2.5, "hlbd", 8,
     ),
     Workload("classify", "Small encoder of characters from scratch, batch 32", "classify", _TEXTS, 32, 2000, 1.5),
 ]  # fmt: skip
@@ -274,7 +274,9 @@ def with_tuned(workload: Workload, folder: str | None) -> Workload:
     if path is None or not path.is_file():
         return workload
     stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    keys = {f"{section}.{key}": value for section in ("training", "data") for key, value in stored.get(section, {}).items()}
+    keys = {
+        f"{section}.{key}": value for section in ("training", "data") for key, value in stored.get(section, {}).items()
+    }
     kept = ("training.precision", "training.compile", "training.threads", "training.batch_size",
             "training.gradient_accumulation_steps", "data.resident")  # fmt: skip
     return replace(workload, tuned={key: value for key, value in keys.items() if key in kept})
