@@ -108,7 +108,8 @@ def stepping(
 
     keys = {
         "training.batch_size": batch, "training.max_steps": 10_000, "training.device": "cuda",
-        "training.precision": "bf16", "training.compile": mode, "training.log_every": 1000, "data.resident": "on", "optimization.learning_rate": 3e-4,
+        "training.precision": "bf16", "training.compile": mode, "training.log_every": 1000, "data.resident": "on",
+        "optimization.learning_rate": 3e-4,
     }  # fmt: skip
     data = {"x": tokens[:, :-1].contiguous(), "y": tokens[:, 1:].contiguous()}
     steps = hotloop.steps(model, data, loss=loss, config=keys)

@@ -30,12 +30,12 @@ HOW = """\
 Each contestant is a process of its own and trains the same model from the same weights on the same rows in the same
 order (the scripts in nanoGPT's manner draw their own), with the same effective batch, AdamW with decay for matrices,
 and gradient clipping. Warming up and compiling come first, with an empty compiler's cache, and are told apart; then all
-make the same number of steps in turn, round after round, while the others wait. Medians of the rounds, with the smallest
-and the largest. "Times" is how often the tuned hotloop makes its step while the other makes one, taken within each
-round. hotloop writes its run folder, records every 10 steps and TensorBoard meanwhile. Lightning and HF Trainer with
-their defaults run in fp32, uncompiled, fed by a DataLoader without workers, with their own logging; progress bar and
-checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch and feed. The loss
-is the mean over the timed steps; "same" is within 1 % of the loop by hand in fp32."""
+make the same number of steps in turn, round after round, while the others wait. Medians of the rounds, with the
+smallest and the largest. "Times" is how often the tuned hotloop makes its step while the other makes one, taken within
+each round. hotloop writes its run folder, records every 10 steps and TensorBoard meanwhile. Lightning and HF Trainer
+with their defaults run in fp32, uncompiled, fed by a DataLoader without workers, with their own logging; progress bar
+and checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch and feed. The
+loss is the mean over the timed steps; "same" is within 1 % of the loop by hand in fp32."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -33,8 +33,8 @@ from workloads import CPU, Workload, named, with_tuned
 
 HERE = Path(__file__).resolve().parent
 COMPOSER = (
-    "does not install beside torch 2.13: every release that can be had asks for an older torch (tried with pip), and "
-    "an older torch would be another contest"
+    "does not install beside torch 2.13: its releases 0.30 to 0.32.1 ask for an older torch, and the old ones that do "
+    "not say so fail to build (tried with pip)"
 )
 _LONGEST = 900.0  # seconds after which a contestant is given up
 
