@@ -55,6 +55,8 @@ def throughput(result: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{LABELS.get(row['name'], row['name'])}: {row['skipped']}." for row in result["rows"] if "skipped" in row
     ]
+    if result.get("clock") == "cpu":
+        lines.append("By the processor's time, not by the clock on the wall.")
     for name, ratio, well in reached(result):
         word = "reached" if well else "missed"
         lines.append(f"Goal over {LABELS[name]}: {result['goal']} times, {word} with {ratio:.2f}.")

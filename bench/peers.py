@@ -32,13 +32,13 @@ class Pacer:
 
     def __init__(self, warm: int, channel: TextIO, device: str) -> None:
         self.left = self.asked = self.warm = warm
-        self.channel, self.device, self.first = channel, torch.device(device), 0.0
-        self.started = time.perf_counter()
+        self.channel, self.device = channel, torch.device(device)
+        self.started, self.cpu = time.perf_counter(), time.process_time()
         self.step_sum = self.step_weight = self.total = torch.zeros((), device=self.device)
 
     def start(self) -> None:
-        """The first step begins now."""
-        self.started = time.perf_counter()
+        """The next step begins now."""
+        self.started, self.cpu = time.perf_counter(), time.process_time()
 
     def add(self, loss: Tensor, weight: Tensor | None = None) -> None:
         """The mean loss of a step, or of a micro-batch with its weight."""
@@ -54,9 +54,6 @@ class Pacer:
             self.total = self.total + self.step_sum / self.step_weight
             self.step_sum = self.step_weight = torch.zeros_like(self.total)
         self.left -= 1
-        if not self.first:
-            self.wait()
-            self.first = time.perf_counter() - self.started
         if self.left == 0:
             self.answer()
 
@@ -68,15 +65,16 @@ class Pacer:
     def answer(self) -> None:
         """Tell time and loss, and take the next request; without one the process is over."""
         self.wait()
-        seconds, loss = time.perf_counter() - self.started, float(self.total) / self.asked
-        found = {"seconds": seconds, "steps": self.asked, "loss": loss if math.isfinite(loss) else None}
-        print(json.dumps({**found, "first": self.first}), file=self.channel, flush=True)
+        seconds, cpu = time.perf_counter() - self.started, time.process_time() - self.cpu
+        loss = float(self.total) / self.asked
+        found = {"seconds": seconds, "cpu": cpu, "steps": self.asked, "loss": loss if math.isfinite(loss) else None}
+        print(json.dumps(found), file=self.channel, flush=True)
         line = sys.stdin.readline()
         if not line.strip():
             os._exit(0)
         self.left = self.asked = json.loads(line)["steps"]
         self.total = torch.zeros_like(self.total)
-        self.started = time.perf_counter()
+        self.start()
 
 
 def train_hotloop(workload: Workload, keys: dict[str, Any], pacer: Pacer, folder: str) -> None:

@@ -43,7 +43,7 @@ class Contestant:
     """One process: built and warmed when it is made, then asked for steps."""
 
     def __init__(self, name: str, workload: Workload, warm: int, given: argparse.Namespace, folder: Path) -> None:
-        self.name, self.why = name, ""
+        self.name, self.why, self._clock = name, "", given.clock
         own = folder / name.replace(" ", "_")
         own.mkdir()
         self._said = (own / "said.txt").open("w+", encoding="utf-8")
@@ -73,7 +73,7 @@ class Contestant:
         timer.cancel()
         if line.strip():
             found: dict[str, Any] = json.loads(line)
-            return found
+            return {**found, "seconds": found[self._clock]}
         code = self._process.wait()
         self._said.seek(0)
         last = [text.strip() for text in self._said.read().splitlines() if text.strip()][-1:]
@@ -133,6 +133,7 @@ def run_workload(workload: Workload, given: argparse.Namespace, say: Callable[[s
     rows = rows_of(answers, warmed, workload.batch, {name: why for name, why in reasons.items() if why != "-"})
     tuned = {key: value for key, value in workload.tuned_keys().items() if value != "auto"}
     about = {"name": workload.name, "title": workload.title, "batch": workload.batch, "goal": workload.goal}
+    about |= {"clock": given.clock, "threads": given.threads or "own"}
     return {**about, "steps": steps, "rounds": given.rounds, "warm": given.warm, "tuned": tuned, "rows": rows}
 
 
@@ -193,6 +194,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--tuned", default="", help="folder of NAME.yaml with the settings of the tuned contestants")
     parser.add_argument("--threads", type=int, default=0, help="torch threads of all (default: torch's own, or tuned)")
+    parser.add_argument(
+        "--clock", choices=("seconds", "cpu"), default="seconds",
+        help="cpu: the processor's time, all threads together, for a look on a machine that others use too",
+    )  # fmt: skip
     parser.add_argument("--json", default="", help="file for the results; workloads in it that were not run stay")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)

@@ -144,7 +144,7 @@ def test_results_of_other_workloads_stay_when_one_is_measured_again(bench, tmp_p
 
 def test_a_contestant_that_dies_is_named_with_its_reason(bench, tmp_path):
     module = bench("side_by_side")
-    given = argparse.Namespace(device="cpu", threads=1, tuned="")
+    given = argparse.Namespace(device="cpu", threads=1, tuned="", clock="seconds")
     gone = module.Contestant("bare fp32", replace(bench("workloads").CPU[0], name="nothing"), 1, given, tmp_path)
     gone.close()
     assert gone.ask(1) is None and "unknown: nothing" in gone.why
