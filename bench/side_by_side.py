@@ -131,7 +131,7 @@ def run_workload(workload: Workload, given: argparse.Namespace, say: Callable[[s
     reasons |= {contestant.name: contestant.why for contestant in field if contestant.why}
     warmed = {contestant.name: contestant.warmed for contestant in field if contestant.warmed}
     rows = rows_of(answers, warmed, workload.batch, {name: why for name, why in reasons.items() if why != "-"})
-    tuned = {key: value for key, value in workload.tuned_keys().items() if value != "auto"}
+    tuned = {key: value for key, value in workload.tuned_keys().items() if value not in ("auto", 1)}
     about = {"name": workload.name, "title": workload.title, "batch": workload.batch, "goal": workload.goal}
     about |= {"clock": given.clock, "threads": given.threads or "own"}
     return {**about, "steps": steps, "rounds": given.rounds, "warm": given.warm, "tuned": tuned, "rows": rows}

@@ -79,8 +79,12 @@ class Workload:
         return {**SAME, **size, **self.keys}
 
     def tuned_keys(self) -> dict[str, Any]:
-        """What `hotloop tuned` adds."""
-        return {**AUTO, **(self.tuned or TUNED.get(self.name, {}))}
+        """What `hotloop tuned` adds; a smaller micro-batch is accumulated to the same effective batch."""
+        keys = {**AUTO, **(self.tuned or TUNED.get(self.name, {}))}
+        size = keys.get("training.batch_size", self.batch)
+        if self.batch % size:
+            raise SystemExit(f"{self.name}: micro-batches of {size} do not make up an effective batch of {self.batch}")
+        return {**keys, "training.gradient_accumulation_steps": self.batch // size}
 
     def default_knobs(self) -> Knobs:
         """What the peers' users get; the batch in the pieces that the recipe has."""

@@ -142,6 +142,31 @@ def test_results_of_other_workloads_stay_when_one_is_measured_again(bench, tmp_p
     assert kept == {"lob": [1], "gpt": [3]}
 
 
+def test_tuned_settings_keep_the_effective_batch(bench, tmp_path):
+    module = bench("workloads")
+    (tmp_path / "translate.yaml").write_text("training:\n  precision: bf16\n  batch_size: 8\n  max_steps: 3\n")
+    (workload,) = module.named(["translate"], module.CPU)
+    tuned = module.with_tuned(workload, str(tmp_path))
+    assert tuned.tuned_keys()["training.gradient_accumulation_steps"] == 4 and tuned.tuned_knobs().micro == 8
+    assert "training.max_steps" not in tuned.tuned_keys()  # the length of the run is the workload's
+    with pytest.raises(SystemExit, match="do not make up an effective batch of 32"):
+        replace(workload, tuned={"training.batch_size": 5}).tuned_keys()
+
+
+def test_every_peer_gets_the_same_rows_in_the_same_pieces(bench, tmp_path):
+    """4 x 8 of a DataLoader and one batch of 32 of hotloop's feed hold the same pairs, in the same order."""
+    module = bench("workloads")
+    (workload,) = module.named(["translate"], module.CPU)
+    plain = module.prepare(workload, workload.default_knobs(), str(tmp_path))
+    whole = module.prepare(workload, module.Knobs(resident=True), str(tmp_path))
+    pieces, one = iter(plain.feed()), next(iter(whole.feed()))
+    rows = [row[row > 0].tolist() for piece in (next(pieces) for _ in range(8)) for row in piece["src"]]
+    assert len(rows) == 32 and rows == [row[row > 0].tolist() for row in one["src"]]
+    assert all(
+        (a == b).all() for a, b in zip(plain.net.state_dict().values(), whole.net.state_dict().values(), strict=True)
+    )
+
+
 def test_a_contestant_that_dies_is_named_with_its_reason(bench, tmp_path):
     module = bench("side_by_side")
     given = argparse.Namespace(device="cpu", threads=1, tuned="", clock="seconds")
