@@ -3,7 +3,7 @@
 #              where PostgreSQL is installed (Debian: apt-get install postgresql) a real one is started for its tests
 # make check   style, types, import floors, sizes; under a minute (make -k check shows the faults of all four)
 # make format  write the style that `make check` wants
-# make bench   what a step costs over a bare loop, here and in other trainers
+# make bench   hotloop beside other trainers, and what a step costs; writes docs/benchmarks.md (about 45 minutes)
 # make clean   remove .venv and the tools' caches; runs under experiments/ stay
 #
 # PYTHON=python3.12   the interpreter to make .venv from (3.11 or newer)
@@ -60,7 +60,9 @@ format: $(TEST)
 	$(PY) -m ruff format .
 
 bench: $(BENCH)
-	$(PY) bench/overhead.py
+	$(PY) bench/side_by_side.py --json bench/results/cpu.json
+	$(PY) bench/overhead.py --store bench/results/overhead.json
+	$(PY) bench/page.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

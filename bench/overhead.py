@@ -1,6 +1,6 @@
 """What a training step costs over a bare loop: the bare loop, hotloop, and other trainers where installed.
 
-    python bench/overhead.py --threads 2 --rounds 7 --steps 2000 [--only bare,hotloop.steps] [--json]
+    python bench/overhead.py --threads 2 --rounds 7 --steps 2000 [--only bare,hotloop.steps] [--json] [--store FILE]
 
 All contestants run in turn within one process, round after round, each round starting with another one, so that a
 slow minute of the machine meets all of them. Printed are milliseconds per step (median of the rounds, smallest and
@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -99,6 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="rows per step (default 32)")
     parser.add_argument("--only", default="", help="comma-separated names; bare is always among them")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--store", default="", help="file for the same JSON, beside the table")
     given = parser.parse_args()
     wanted = [name for name in given.only.split(",") if name]
     if unknown := [name for name in wanted if name not in FIELD]:
@@ -115,8 +117,12 @@ def main() -> None:
     rows = table(run_rounds([name for name in given.names if name not in skipped], work, given.rounds))
     about = {"torch": torch.__version__, "python": platform.python_version(), "threads": work.threads,
              "cores": os.cpu_count(), "rounds": given.rounds, "steps": work.steps, "batch": work.batch}  # fmt: skip
+    found = json.dumps({"about": about, "rows": rows, "skipped": skipped}, indent=1)
+    if given.store:
+        Path(given.store).parent.mkdir(exist_ok=True)
+        Path(given.store).write_text(found + "\n", encoding="utf-8")
     if given.json:
-        print(json.dumps({"about": about, "rows": rows, "skipped": skipped}, indent=2))
+        print(found)
         return
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     show(rows)

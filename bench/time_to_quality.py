@@ -1,10 +1,13 @@
-"""Time to quality: the gpt task's own recipe against nanoGPT's small CPU recipe, whole processes, in turn.
+"""Time to quality: hotloop against a plain fp32 run of the same task, whole processes, in turn, to the same target.
 
-    python bench/time_to_quality.py TEXT [--target 1.898] [--seeds 0 1 2] [--json]
+    python bench/time_to_quality.py input.txt [--task gpt] [--target 1.898] [--seeds 0 1 2] [--json]
+    python bench/time_to_quality.py HLBD.json --task hlbd        python bench/time_to_quality.py tw_lob.npz --task lob
+    python bench/time_to_quality.py ETTh1.csv --task etth1       python bench/time_to_quality.py COLD_FOLDER --task cold
 
-A is the full nanogpt template (2000 steps in fp32), B the task's own recipe, stopped where its validation loss has
-reached the target; A B A B ..., seed by seed, each a new process from start-up to exit. TEXT is tiny shakespeare for
-the numbers in docs/log.md. Losses are over the whole validation split in windows of 64.
+A is the plain run, B hotloop's; A B A B ..., seed by seed, each a new process from start-up to exit. For gpt A is the
+full nanogpt template (2000 steps in fp32) and B the task's own recipe, stopped at the target. For the others both train
+the same model and stop at the target: A in fp32, uncompiled, fed from the host, in the stated micro-batches; B as its
+template and options say. --store adds the rows to bench/results/quality.json.
 """
 
 from __future__ import annotations
@@ -15,42 +18,138 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+PLAIN = ("training.precision=fp32", "training.compile=off", "data.resident=off")
+QUALITY = Path(__file__).resolve().parent / "results" / "quality.json"
 
-def run(words: list[str]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Contest:
+    """One task with what both sides say, and the target.
+
+    Args:
+        title: for people.
+        task: of hotloop.
+        metric, target: what is to be reached.
+        both: words for both sides; plain, own: words for one.
+        stops: whether the plain side stops at the target too.
+    """
+
+    title: str
+    task: str
+    metric: str
+    target: float
+    both: tuple[str, ...] = ()
+    plain: tuple[str, ...] = PLAIN
+    own: tuple[str, ...] = ()
+    stops: bool = True
+
+    def target_text(self, target: float | None = None) -> str:
+        return f"{self.metric} {self.target if target is None else target:g}"
+
+    def reached(self, summary: dict[str, Any], target: float) -> bool:
+        """Whether a run's last or best value is as good as the target."""
+        values = [found[self.metric] for found in (summary, summary.get("best") or {}) if self.metric in found]
+        low = any(word in self.metric for word in ("loss", "mse", "mae"))
+        return any(value <= target if low else value >= target for value in values)
+
+
+_HLBD = ("--template", "hlbd", "model.dropout=0")  # with dropout it does not memorise in 50 passes (docs/log.md)
+TASKS = {
+    "gpt": Contest(
+        "gpt, tiny shakespeare against nanoGPT's recipe", "gpt", "eval_loss", 1.898, plain=("--template", "nanogpt"),
+        stops=False,
+    ),
+    "hlbd": Contest(
+        "translate, the pairs of HLBD (plain: 4 x 8)", "translate", "eval_exact_match_train", 0.95, both=_HLBD,
+        plain=(*PLAIN, "training.batch_size=4", "training.gradient_accumulation_steps=8"),
+        own=("training.precision=auto", "training.batch_size=32"),
+    ),
+    "lob": Contest(
+        "lob, DeepLOB on tw-lob (plain: batch 128)", "lob", "eval_balanced_accuracy", 0.48,
+        both=("training.num_epochs=6",), plain=(*PLAIN, "training.batch_size=128"), own=("training.precision=auto",),
+    ),
+    "etth1": Contest(
+        "forecast, ETTh1, 24 hours ahead (plain: batch 128)", "forecast", "eval_mse", 0.385,
+        both=("--template", "etth1"), plain=(*PLAIN, "training.batch_size=128"), own=("training.precision=auto",),
+    ),
+    "cold": Contest(
+        "classify, COLD, small encoder (plain: batch 32)", "classify", "eval_f1_macro", 0.85,
+        both=("training.num_epochs=6", "training.batch_size=32"), own=("training.precision=auto",),
+    ),
+}  # fmt: skip
+
+
+def run(task: str, words: Sequence[str]) -> dict[str, Any]:
     """One whole process: its wall time and its summary."""
-    command = [sys.executable, "-m", "hotloop", "train", "gpt", *words, "--json"]
+    command = [sys.executable, "-m", "hotloop", "train", task, *words, "--json"]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[1:])} ended with code {done.returncode}:\n{done.stderr[-2000:]}")
     return {"wall": time.perf_counter() - started, **json.loads(done.stdout)}
+
+
+def contest(given: argparse.Namespace, chosen: Contest, target: float) -> list[dict[str, Any]]:
+    """Both sides for each seed."""
+    rows, stop = [], f"experiment.stop_at={{{chosen.metric}: {target}}}"
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in given.seeds:
+            same = [f"data.path={given.data}", f"experiment.seed={seed}", f"experiment.dir={folder}", *given.keys]
+            plain = run(chosen.task, [*chosen.both, *chosen.plain, *same, *([stop] if chosen.stops else [])])
+            own = run(chosen.task, [*chosen.both, *chosen.own, *same, stop])
+            rows.append({
+                "seed": seed, "reference": plain, "own": own, "ratio": own["wall"] / plain["wall"],
+                "own_reached": chosen.reached(own, target), "reference_reached": chosen.reached(plain, target),
+            })  # fmt: skip
+            print(f"seed {seed} done", file=sys.stderr)
+    return rows
+
+
+def show(rows: list[dict[str, Any]], metric: str) -> None:
+    print(f"{'seed':>4}{'plain s':>9}{metric:>24}{'own s':>8}{metric:>24}{'steps':>7}{'ratio':>7}   own parameters")
+    for row in rows:
+        a, b = row["reference"], row["own"]
+        print(f"{row['seed']:>4}{a['wall']:9.1f}{a[metric]:24.4f}{b['wall']:8.1f}{b[metric]:24.4f}"
+              f"{b['steps']:7}{row['ratio']:7.3f}   {b['parameters']:,} of {a['parameters']:,}")  # fmt: skip
+    print(f"median ratio {median(row['ratio'] for row in rows):.3f}")
+
+
+def store(name: str, target: str, rows: list[dict[str, Any]], path: Path = QUALITY) -> None:
+    """Put the rows of one task beside those of the others."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    said = ("wall", "steps", "status", "parameters")
+    small = [
+        {**row, **{side: {key: row[side].get(key) for key in said} for side in ("reference", "own")}} for row in rows
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**kept, name: {"target": target, "rows": small}}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("text", help="the training text")
-    parser.add_argument("--target", type=float, default=1.898, help="validation loss to reach (default 1.898)")
+    parser.add_argument("data", help="the data: a text, HLBD's JSON, tw-lob's npz, ETTh1.csv, COLD's file or folder")
+    parser.add_argument("--task", choices=TASKS, default="gpt")
+    parser.add_argument("--target", type=float, help="value to reach (default: the task's own)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keys", nargs="*", default=[], help="more key=value words for both sides")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--store", action="store_true", help="add the rows to bench/results/quality.json")
     given = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in given.seeds:
-            same = [f"data.path={given.text}", f"experiment.seed={seed}", f"experiment.dir={folder}"]
-            reference = run(["--template", "nanogpt", *same])
-            own = run([*same, f"experiment.stop_at={{eval_loss: {given.target}}}"])
-            rows.append({"seed": seed, "reference": reference, "own": own, "ratio": own["wall"] / reference["wall"]})
-            print(f"seed {seed} done", file=sys.stderr)
+    chosen = TASKS[given.task]
+    target = chosen.target if given.target is None else given.target
+    rows = contest(given, chosen, target)
+    if given.store:
+        store(given.task, chosen.target_text(target), rows)
     if given.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'seed':>4}{'nanogpt s':>11}{'loss':>8}{'own s':>8}{'loss':>8}{'steps':>7}{'ratio':>7}   own parameters")
-    for row in rows:
-        a, b = row["reference"], row["own"]
-        print(f"{row['seed']:>4}{a['wall']:11.1f}{a['eval_loss']:8.4f}{b['wall']:8.1f}{b['eval_loss']:8.4f}"
-              f"{b['steps']:7}{row['ratio']:7.3f}   {b['parameters']:,} of {a['parameters']:,}")  # fmt: skip
-    print(f"median ratio {median(row['ratio'] for row in rows):.3f}")
+    show(rows, chosen.metric)
 
 
 if __name__ == "__main__":
