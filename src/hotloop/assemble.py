@@ -129,8 +129,7 @@ def build(
     machine.seed_everything(config.experiment.seed)  # the model starts the same whatever the sources drew
     model, remarks = _model(config, choice, task, device, plan, begun)
     check_schedule(loaded, parts.sampler.steps_per_epoch)
-    is_new = plan is None
-    predicted = 0.0
+    is_new, predicted = plan is None, 0.0
     if plan is None:
         plan, told, predicted = _plan(loaded, choice, task, model, parts, device)
         remarks += told

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hotloop import assemble, memory, saved
+from hotloop import assemble, keeping, memory, saved
 from hotloop import device as machine
 from hotloop.announce import announce, recorder
 from hotloop.assemble import Session
@@ -26,9 +26,8 @@ from hotloop.config.schema import Config, to_plain
 from hotloop.data.fingerprint import fingerprint
 from hotloop.data.ledger import to_json
 from hotloop.engine import checkpoint, loop
-from hotloop.engine.callbacks import Judge
 from hotloop.engine.footprint import forecast
-from hotloop.engine.hooks import Hooks, plain
+from hotloop.engine.hooks import plain
 from hotloop.engine.loop import Outcome
 from hotloop.engine.plan import Choice, Plan
 from hotloop.errors import HotloopError, NoMemory
@@ -83,23 +82,40 @@ def train(
     """
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
-    session, shown = _built(loaded, task, choice), reporter or Silent()
-    if settle is not None and (other := settle(loaded, session, shown)) is not None:
-        loaded, task = other, make_task(other.config)
-        session = _built(loaded, task, choice)
+    shown = reporter or Silent()
+    loaded, task, session = _settled(loaded, task, choice, settle, shown)
     plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
-    config = session.config = rooted(loaded.config)
+    folder = _begun_folder(session, rooted(loaded.config), choice)
+    notes = [*task.notes(), *loaded.notes, *choice.told]
+    return _conduct(session, folder, shown, notes, callbacks, started, Judged())
+
+
+def _begun_folder(session: Session, config: Config, choice: Choice) -> RunFolder:
+    """A new run folder with everything that a later command needs."""
+    session.config = config
     name = config.experiment.name or Path(config.task.partition(".py")[0]).name
     folder = RunFolder.create(Path(config.experiment.dir).expanduser(), name)
     folder.hold()
     folder.write_json("environment.json", machine.describe())
     folder.write_json(PLAN, session.plan.to_dict())
-    folder.write_json(ASSETS, task.assets())
+    folder.write_json(ASSETS, session.task.assets())
     _describe_data(session, folder, choice)
     folder.write_text("config.yaml", to_yaml(config))
     folder.write_json(CONFIG, to_plain(config))  # last: a folder with it can be resumed
-    notes = [*task.notes(), *loaded.notes, *choice.told]
-    return _conduct(session, folder, shown, notes, callbacks, started, Judged())
+    return folder
+
+
+def _settled(
+    loaded: Loaded, task: Task, choice: Choice, settle: Settle | None, reporter: Reporter
+) -> tuple[Loaded, Task, Session]:
+    """The run put together, with another configuration where `settle` has one."""
+    session = _built(loaded, task, choice)
+    other = None if settle is None else settle(loaded, session, reporter)
+    if other is None:
+        return loaded, task, session
+    del session  # its memory is free before the other one is built
+    task = make_task(other.config)
+    return other, task, _built(other, task, choice)
 
 
 def _built(loaded: Loaded, task: Task, choice: Choice) -> Session:
@@ -193,11 +209,11 @@ def _conduct(
     state.ask = reporter.confirm
     remarks = hooks.load_state_dict(judged.states)
     if judged.resumed:
-        _keeper(session, folder, judge).restore(state.step, judged.scores)
+        keeping.keeper(session, folder, judge).restore(state.step, judged.scores)
     if not judged.resumed:
         session.forecast = forecast(session.task, state, session.splits)
     announce(session, folder, reporter, [*notes, *remarks])
-    save = partial(_save, session, folder, hooks, judge, judged.spent)
+    save = partial(keeping.save, session, folder, hooks, judge, judged.spent)
     evaluate = partial(_evaluate, session, reporter) if session.splits.val is not None else None
     startup = time.time() - started
     reporter.phase("compiling" if plan.compile != "off" else "")
@@ -214,7 +230,7 @@ def _conduct(
         outcome.reason += "".join(f"; {line}" for line in autopsy(session.parts, met))
     if outcome.status == "failed" and not (folder.checkpoints / f"step_{state.step}.pt").exists():
         save(outcome)  # the weights of the step before the fault
-    outcome.seconds = _together(judged.spent, outcome)
+    outcome.seconds = keeping.together(judged.spent, outcome)
     return finish(session, folder, reporter, outcome, judge, startup, started)
 
 
@@ -239,31 +255,6 @@ def _evaluate(session: Session, reporter: Reporter) -> dict[str, float]:
     return found
 
 
-def _save(
-    session: Session, folder: RunFolder, hooks: Hooks, judge: Judge, spent: Mapping[str, float], outcome: Outcome
-) -> None:
-    """Write a checkpoint of the state as it is."""
-    folder.sync()  # the records that it takes as written must be on the disk before it
-    state = session.state
-    metric = outcome.metrics.get(judge.metric) if outcome.evaluated_at == state.step else None
-    payload = {
-        **state.state_dict(),
-        "plan": session.plan.to_dict(),
-        "config": to_plain(session.config),
-        "callbacks": hooks.state_dict(),
-        "outcome": _as_kept(outcome),
-        "seconds": _together(spent, outcome),
-    }
-    _keeper(session, folder, judge).save(state.step, payload, metric)
-
-
-def _as_kept(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as a run that goes on from here should begin with; an interruption does not go on."""
-    found = asdict(replace(outcome, no_memory=None))
-    del found["seconds"], found["no_memory"]
-    return {**found, "status": "completed", "reason": ""} if outcome.status == "interrupted" else found
-
-
 def _describe_data(session: Session, folder: RunFolder, choice: Choice) -> None:
     """What the run keeps of its data: fingerprints, the ledger, what simple predictors reach; and of a search on it."""
     if choice.rows:
@@ -282,12 +273,3 @@ def _fingerprints(session: Session) -> dict[str, Any]:
         for part, source in parts.items()
         if source is not None
     }
-
-
-def _keeper(session: Session, folder: RunFolder, judge: Judge) -> checkpoint.Keeper:
-    chosen = session.config.callbacks
-    return checkpoint.Keeper(folder.checkpoints, chosen.save_top_k, chosen.keep_last, judge.sign)
-
-
-def _together(before: Mapping[str, float], outcome: Outcome) -> dict[str, float]:
-    return {name: before.get(name, 0.0) + spent for name, spent in outcome.seconds.items()}

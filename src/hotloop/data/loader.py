@@ -134,22 +134,23 @@ def batches(
     if resident:
         for indices in IndexStream(sampler, device, first_step):
             yield fetch(source, indices, rows)
+    opened = partial(from_host, _Steps(source, rows, seed), sampler, pin_memory, prefetch)
     if isinstance(source, StreamSource):
-        come = source.batches(sampler.batch_size, seed, first_step)
-        host: Iterator[Batch] = (pinned(batch if rows is None else filled(batch, rows), pin_memory) for batch in come)
-    else:
-        steps = _Steps(source, rows, seed)
-
-        def opened(step: int, workers: int) -> Iterator[Batch]:
-            return from_host(steps, sampler, step, workers, pin_memory, prefetch)
-
-        host = surviving(opened, first_step, num_workers, tell)
-    host = host if watch is None else watch(host)
+        opened = partial(_streamed, source, sampler.batch_size, rows, seed, pin_memory)
+    host = (watch or iter)(surviving(opened, first_step, num_workers, tell))
     yield from on_device(host, device) if device.type == "cuda" else (move(batch, device) for batch in host)
 
 
+def _streamed(
+    source: StreamSource, size: int, rows: int | None, seed: int, pin: bool, first_step: int, num_workers: int
+) -> Iterator[Batch]:
+    """Batches that come without indices; the stream has its own workers."""
+    come = source.batches(size, seed, first_step)
+    return (pinned(batch if rows is None else filled(batch, rows), pin) for batch in come)
+
+
 def from_host(
-    steps: _Steps, sampler: Sampler, first_step: int, num_workers: int, pin_memory: bool, prefetch: int
+    steps: _Steps, sampler: Sampler, pin_memory: bool, prefetch: int, first_step: int, num_workers: int
 ) -> Iterator[Batch]:
     """The same batches in host memory, fetched here or by workers of torch's DataLoader."""
     places = enumerate(IndexStream(sampler, torch.device("cpu"), first_step), start=first_step)

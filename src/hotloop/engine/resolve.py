@@ -107,8 +107,7 @@ def resolve(
         **_feeding(sections.data, device, train),
         **speed,
     )
-    remarks += told + _unpinned(sections.data, device) + _offloading(sections, device)
-    return plan, remarks, seconds
+    return plan, remarks + told + _unpinned(sections.data, device) + _offloading(sections, device), seconds
 
 
 def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, Any]:

@@ -108,7 +108,10 @@ class Ladder:
                 return best
             gain, row = self._tried(rung, knobs, runner)
         except HotloopError as error:
-            gain, row = 0.0, Row(rung.name, knobs, reason=f"does not run: {error.what}")
+            gain, row = (
+                0.0,
+                Row(rung.name, knobs, reason=f"does not run: {error.what}{f' ({error.where})' if error.where else ''}"),
+            )
         self._tell(row)
         if runner is None or not row.kept or (best is not None and gain <= best[0]):
             if runner is not None:

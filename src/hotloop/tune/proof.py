@@ -57,7 +57,6 @@ def gradients(session: Session) -> Gradients:
     state, feed = session.state, session.feed()
     found: Gradients = []
     updates, clip = state.updates, state.max_grad_norm
-    step = train_step if state.plan.capture or state.train is None else state.train  # a graph holds its own updates
     if state.scaler is not None:
         state.scaler.scale.fill_(_FP16_SCALE)
     before = copy.deepcopy(state.state_dict())
@@ -77,7 +76,7 @@ def gradients(session: Session) -> Gradients:
                     state.load_state_dict(before)
                     taken.clear()
                     state.max_grad_norm = None if share is None else share * float(found[-1][NORM])
-                    loss, norm = step(state, batch)
+                    loss, norm = train_step(state, batch)  # not a recorded one: it holds its updates
                     found.append({**taken, NORM: norm.detach().cpu().clone(), LOSS: loss.detach().cpu().clone()})
                     if clip is None:
                         break  # a run that does not clip has no clip to leave out
