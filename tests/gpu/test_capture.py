@@ -58,13 +58,11 @@ def assert_alike(one: Any, other: Any) -> None:
 def test_the_same_training(session, settings):
     """With dropout: a replay draws from the same place of the generator's sequence as an ordinary step."""
     common = {"deterministic": True, "dropout": 0.1, **settings}
-    plain, captured = session(**common), session(capture="on", **common)
-    assert captured.plan.capture and not plain.plan.capture
+    plain = session(**common)
     expected = series(plain)
-    torch.manual_seed(7)  # what was drawn meanwhile is another run's; both begin at the state of their own
     captured = session(capture="on", **common)
     found = series(captured)
-    assert captured.state.captured.off == ""
+    assert captured.plan.capture and captured.state.captured.off == ""
     assert captured.state.captured.graphs >= 1
     assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-6)
     assert found[1] == pytest.approx(expected[1], rel=1e-4, abs=1e-6)
@@ -93,14 +91,12 @@ def test_a_value_that_is_not_finite_holds_the_graphs_update(session):
     for _ in range(10):
         next(stepping)
     assert built.state.captured.graphs == 1
-    weights = [parameter.detach().clone() for parameter in built.state.parameters]
     built.state.parameters[0].data[0].fill_(float("nan"))
     poisoned = [parameter.detach().clone() for parameter in built.state.parameters]
     next(stepping)
     assert built.state.read(reset=False).held_at == 11
     for before, now in zip(poisoned[1:], built.state.parameters[1:], strict=True):
         assert torch.equal(before, now)
-    assert len(weights) == len(poisoned)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

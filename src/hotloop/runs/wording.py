@@ -134,6 +134,9 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "concluded on": f"the {summary['weights']} weights" if summary.get("weights") else None,
         "time": _seconds(summary.get("seconds")),
         "batch": None if summary.get("effective_batch") is None else f"{summary['effective_batch']} effective",
+        "compiled again": f"{summary['recompiles']} times (training.log says why)"
+        if summary.get("recompiles")
+        else None,
         "memory": _memory(summary),
         "parameters": None if summary.get("parameters") is None else thousands(summary["parameters"]),
         "folder": summary.get("dir"),
