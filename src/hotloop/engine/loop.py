@@ -145,7 +145,7 @@ def fit(
         outcome.status, outcome.reason = "interrupted", outcome.no_memory.what
     finally:
         outcome.seconds["train"] = watch.ended()
-        hooks.tell("on_end", outcome.reason)
+        run.end(state.step)
     return outcome
 
 
@@ -189,17 +189,24 @@ class _Acts:
         if log:
             outcome.train_loss = readout.train_loss
             record, warnings = watch.record(info, readout)
-            hooks.tell("on_record", record)
+            again = self.tell_recompiles(info.step)
+            hooks.tell("on_record", {**record, "recompiles": outcome.recompiles} if again else record)
             for warning in warnings:
                 hooks.tell("on_note", f"step {info.step}: {warning}", "warning")
-            self.tell_recompiles(info.step)
         self._settle(ask, info)
 
-    def tell_recompiles(self, step: int) -> None:
+    def end(self, step: int) -> None:
+        """Tell of the end, and of what was compiled anew since the last log point."""
+        self.tell_recompiles(step)
+        self.hooks.tell("on_end", self.outcome.reason)
+
+    def tell_recompiles(self, step: int) -> int:
         """Count what was compiled anew since the last look, and say why."""
-        for line in (found := self.watch.recompiles.look()):
+        found = self.watch.recompiles.look()
+        for line in found:
             self.hooks.tell("on_note", f"by step {step}: {line}", "info")
         self.outcome.recompiles += len(found)
+        return len(found)
 
     def _settle(self, ask: Ask, info: StepInfo) -> None:
         """What comes after the log point: evaluate, change the rate, stop, save."""

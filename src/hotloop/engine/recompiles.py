@@ -21,27 +21,27 @@ _LONGEST = 200  # characters of a reason that is told as torch words it
 
 
 class Recompiles:
-    """Counts recompilations from where `begin` was called.
+    """Finds recompilations from where `begin` was called on; before that there are none.
 
-    Attributes:
-        count: so far.
+    Args:
+        notes: gives what was compiled so far; torch's own by default.
     """
 
     def __init__(self, notes: Callable[[], list[Any]] | None = None) -> None:
         self._notes = notes or _torchs_notes
-        self._seen: set[str] = set()
-        self.count = 0
+        self._seen: set[str] | None = None
 
     def begin(self) -> None:
         """What was compiled up to now does not count."""
         self._seen = {_name(note) for note in self._notes()}
 
     def look(self) -> list[str]:
-        """Count what was compiled anew since the last look, and give a line for each."""
+        """A line for each thing that was compiled anew since the last look."""
+        if self._seen is None:
+            return []
         fresh = [note for note in self._notes() if _name(note) not in self._seen]
         self._seen |= {_name(note) for note in fresh}
         again = [(note, reason) for note in fresh if (reason := _reason(note))]
-        self.count += len(again)
         return [f"compiled again: {_whose(note)}{worded(reason)}" for note, reason in again]
 
 

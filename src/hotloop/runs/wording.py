@@ -134,11 +134,17 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "concluded on": f"the {summary['weights']} weights" if summary.get("weights") else None,
         "time": _seconds(summary.get("seconds")),
         "batch": None if summary.get("effective_batch") is None else f"{summary['effective_batch']} effective",
+        "compiled again": _recompiles(summary.get("recompiles")),
         "memory": _memory(summary),
         "parameters": None if summary.get("parameters") is None else thousands(summary["parameters"]),
         "folder": summary.get("dir"),
     }
     return [(name, str(value)) for name, value in candidates.items() if value not in (None, "")]
+
+
+def _recompiles(count: int | None) -> str | None:
+    """How often code was compiled anew; nothing where it never was."""
+    return f"{count} time{'' if count == 1 else 's'} after the first step (training.log says why)" if count else None
 
 
 def _memory(summary: Mapping[str, Any]) -> str | None:
