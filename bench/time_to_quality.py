@@ -1,8 +1,10 @@
 """Time to quality: hotloop against a plain fp32 run of the same task, whole processes, in turn, to the same target.
 
     python bench/time_to_quality.py input.txt [--task gpt] [--target 1.898] [--seeds 0 1 2] [--json]
-    python bench/time_to_quality.py HLBD.json --task hlbd        python bench/time_to_quality.py tw_lob.npz --task lob
-    python bench/time_to_quality.py ETTh1.csv --task etth1       python bench/time_to_quality.py COLD_FOLDER --task cold
+    python bench/time_to_quality.py hlbd_100_concepts.txt --task hlbd      (or another file of HLBD, as text or JSON)
+    python bench/time_to_quality.py tw_lob_rows.npz --task lob
+    python bench/time_to_quality.py ETTh1.csv --task etth1
+    python bench/time_to_quality.py COLD --task cold                       (the folder with train, dev and test)
 
 A is the plain run, B hotloop's; A B A B ..., seed by seed, each a new process from start-up to exit. For gpt A is the
 full nanogpt template (2000 steps in fp32) and B the task's own recipe, stopped at the target. For the others both train
@@ -133,7 +135,7 @@ def store(name: str, target: str, rows: list[dict[str, Any]], path: Path = QUALI
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("data", help="the data: a text, HLBD's JSON, tw-lob's npz, ETTh1.csv, COLD's file or folder")
+    parser.add_argument("data", help="the data: a text, HLBD's file, tw-lob's npz, ETTh1.csv, COLD's folder")
     parser.add_argument("--task", choices=TASKS, default="gpt")
     parser.add_argument("--target", type=float, help="value to reach (default: the task's own)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
