@@ -58,8 +58,9 @@ class _Recorded:
 
     def step(self, state: TrainState, batch: Batch) -> Pair:
         torch._foreach_copy_(self.inputs, leaves(batch))
+        state.updating = True  # a replay cannot be taken back in part
         both = self.replay().clone()  # the next replay writes to the same place
-        state.pieces.begun = self.pieces
+        state.pieces.begun, state.updating = self.pieces, False
         loss, norm = both.unbind()
         return loss, norm
 
