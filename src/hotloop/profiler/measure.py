@@ -13,6 +13,7 @@ from hotloop.ceilings import DISTURBING, Ceilings, Others
 from hotloop.data.source import first_rows
 from hotloop.engine import measure as evaluation
 from hotloop.engine.recover import transact
+from hotloop.engine.reduce import rows_of
 from hotloop.profiler.marks import COPY, DATA, GAP, Marks, marked
 from hotloop.profiler.operators import Seen, look
 from hotloop.profiler.report import Profile, Timing
@@ -53,6 +54,7 @@ class _Stepping:
     def __init__(self, session: Session) -> None:
         self.session, self.device = session, session.plan.torch_device
         self.marks = Marks(self.device)
+        self.steps = self.rows = 0  # taken so far
         self.feed: Iterator[Batch] = session.feed(self.marks.watch)
         self._first_phase = DATA if session.plan.resident else COPY  # until the feed asks for a batch of the host
 
@@ -69,8 +71,10 @@ class _Stepping:
             marks(GAP)
             transact(state, batch)
             state.step += 1
+            self.rows += rows_of(batch)
         marks(GAP)
         self._wait()
+        self.steps += count
         return time.perf_counter() - started
 
     def marked(self, count: int) -> tuple[float, dict[str, float], int]:
@@ -114,6 +118,7 @@ def _timed(stepping: _Stepping, steps: int, first: float) -> Timing:
     means = [seconds / size for seconds, size in zip(wall, sizes, strict=True)]
     return Timing(
         steps=steps,
+        rows=stepping.rows / stepping.steps,
         seconds=sum(wall) / steps,
         lowest=min(means),
         highest=max(means),
@@ -167,7 +172,7 @@ def _concluded(
         phases=phases,
         matrix=None if matrix is None or matrix > TOO_HIGH else matrix,
         products=seen.products,
-        calling=work.operations * ceilings.operation / timing.seconds if eager and not on_gpu else None,
+        calling=work.operations * ceilings.operation / timing.lowest if eager and not on_gpu else None,
         busy=None if seen.kernels is None else min(1.0, seen.kernels / timing.seconds),
         on_gpu=on_gpu,
         precision=plan.precision,

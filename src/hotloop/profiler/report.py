@@ -28,6 +28,7 @@ class Timing:
 
     Args:
         steps: with marks; as many were timed without.
+        rows: of a step, the mean: an epoch's last batch may be shorter.
         seconds: a step with marks, the mean; `lowest` and `highest` of the means of blocks.
         plain: a step without marks, the mean of blocks in turn with the others.
         phases: of a step, by name; they add up to `seconds`.
@@ -37,6 +38,7 @@ class Timing:
     """
 
     steps: int
+    rows: float
     seconds: float
     lowest: float
     highest: float
@@ -100,7 +102,7 @@ class Profile:
             "steps": timing.steps,
             "ms_per_step": timing.seconds * 1000,
             "spread": [timing.lowest * 1000, timing.highest * 1000],
-            "samples_per_second": self.plan.effective_batch / timing.seconds,
+            "samples_per_second": timing.rows / timing.seconds,
             "phases": {name: {"ms": ms[name], "share": timing.phases[name] / whole} for name in PHASES},
             "marks": {"ms_per_step_without": timing.plain * 1000, "cost": timing.cost},
             "first_step_ms": timing.first * 1000,
@@ -139,7 +141,7 @@ class Profile:
         timing, plan = self.timing, self.plan
         found = [
             f"step           {_ms(timing.seconds)} ({_ms(timing.lowest)} to {_ms(timing.highest)} in blocks), "
-            f"{plan.effective_batch / timing.seconds:,.0f} samples/s",
+            f"{timing.rows / timing.seconds:,.0f} samples/s",
             f"apart          first step {_seconds(timing.first)}{_compiling(plan)}, {_validation(timing)}",
             f"products       {self._products()}",
             f"memory         {self._memory()}",

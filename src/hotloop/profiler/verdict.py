@@ -31,7 +31,7 @@ class Facts:
         phases: seconds of a step by phase.
         matrix: share of the ceiling of matrix products, over forward and backward; None if not to be had.
         products: share of the operators' time in products.
-        calling: share of a step that calling the operations takes; None on a GPU and where it is not known.
+        calling: share of a quick step that calling the operations takes; None on a GPU and where it is not known.
         busy: share of a step in which a GPU runs kernels; None on a CPU.
         on_gpu: whether the run is on a GPU.
         precision, faster: of the run, and the fastest here by the ceilings with its factor.
