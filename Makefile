@@ -3,7 +3,7 @@
 #              where PostgreSQL is installed (Debian: apt-get install postgresql) a real one is started for its tests
 # make check   style, types, import floors, sizes; under a minute (make -k check shows the faults of all four)
 # make format  write the style that `make check` wants
-# make bench   hotloop beside other trainers, and what a step costs; writes docs/benchmarks.md (about 45 minutes)
+# make bench   hotloop beside other trainers, and what a step costs; writes docs/benchmarks.md (about an hour, most of it compiling)
 # make clean   remove .venv and the tools' caches; runs under experiments/ stay
 #
 # PYTHON=python3.12   the interpreter to make .venv from (3.11 or newer)

@@ -23,7 +23,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "lob": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "gpt-12x64": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "gpt-64x256": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
-    "lstm": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
+    "lstm": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "translate": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "classify": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
 }
