@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +21,17 @@ from torch.utils.data import DataLoader
 
 # The settings of "hotloop tuned", keys of hotloop's; a folder of YAML files (--tuned) goes before them.
 TUNED: dict[str, dict[str, Any]] = {
-    "lob": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
+    "lob": {
+        "training.precision": "bf16",
+        "training.compile": "default",
+        "training.threads": 2,
+        "training.channels_last": "on",
+    },
     "gpt-12x64": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "gpt-64x256": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "lstm": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
-    "translate": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
-    "classify": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
+    "translate": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
+    "classify": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
 }
 AUTO = {"training.precision": "auto", "training.compile": "auto", "training.threads": "auto"}
 SAME = {
@@ -45,6 +51,9 @@ class Knobs:
     micro: int | None = None  # rows of a micro-batch; None takes the whole batch
     resident: bool = False  # hotloop's feed in place of a DataLoader
     fused: bool = False
+    blocks: bool = False  # each repeated block is compiled, not the whole
+    channels_last: bool = False
+    pad: bool = False  # the last, shorter batch is filled up, as hotloop does where code is compiled
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,14 @@ class Workload:
         """The tuned settings, for trainers other than hotloop."""
         keys = self.tuned_keys()
         threads, size = keys["training.threads"], keys.get("training.batch_size", self.batch)
+        compiled = keys["training.compile"] not in ("off", "auto")
+        blocks = keys.get("training.compile_region") == "blocks"
         return Knobs(
             precision="bf16" if keys["training.precision"] == "bf16" else "fp32",
-            compile=keys["training.compile"] not in ("off", "auto"),
+            compile=compiled and not blocks,
+            blocks=compiled and blocks,
+            channels_last=keys.get("training.channels_last") == "on",
+            pad=compiled,
             threads=threads if isinstance(threads, int) else None,
             micro=size if size < self.batch else None,
             resident=True,
@@ -104,6 +118,7 @@ class Workload:
         )
 
 
+HERE = Path(__file__).resolve().parent
 PLAIN_LOB = {"model.dropout": 0.0, "optimization.class_weights": "none", "optimization.label_smoothing": 0.0}
 PAIRS = {"model.dropout": 0.1, "data.train_eval": 0, "data.phrases": 600, "optimization.learning_rate": 3e-4}
 _LSTM = {
@@ -112,7 +127,10 @@ _LSTM = {
 }  # fmt: skip
 _TEXTS = {"model.tasks": {"toxicity": ["none", "toxic", "severe"]}}
 CPU = [
-    Workload("lob", "DeepLOB as published, windows of 100 x 40, batch 64", "lob", PLAIN_LOB, 64, 2000, 2.2),
+    Workload(
+        "lob", "DeepLOB with the convolutions of its paper, windows of 100 x 40, batch 64",
+        f"{HERE / 'published.py'}:PublishedLob", PLAIN_LOB, 64, 2000, 2.2,
+    ),
     Workload("gpt-12x64", "GPT, 4 layers of 128, batch 12 x 64 characters", "gpt", {}, 12, 2000, 1.6, "nanogpt"),
     Workload(
         "gpt-64x256", "GPT, 4 layers of 128, batch 64 x 256 characters", "gpt", {"model.block_size": 256}, 64, 2000,
@@ -123,7 +141,10 @@ CPU = [
         "translate", "Transformer of 3 + 3 layers of 256, 600 pairs, effective batch 32 (peers: 4 x 8)", "translate",
         PAIRS, 32, 850, 2.5, "hlbd", 8,
     ),
-    Workload("classify", "Small encoder of characters from scratch, batch 32", "classify", _TEXTS, 32, 2000, 1.5),
+    Workload(
+        "classify", "BERT of 4 layers of 384 from transformers, batch 32", "classify",
+        {**_TEXTS, "model.name": "bert", "optimization.learning_rate": 1e-4}, 32, 2000, 1.5,
+    ),
 ]  # fmt: skip
 
 
@@ -205,7 +226,7 @@ class Feed:
 
         ready = self.ready
         source, resident = ready.source, ready.source.nbytes is not None
-        pad = ready.knobs.compile and not couples_the_batch(ready.net)
+        pad = ready.knobs.pad and not couples_the_batch(ready.net)
         source = source.to(ready.device) if resident else source
         whole = batches(source, ready.sampler, ready.device, pad=pad, seed=1, resident=resident)
         for batch in islice(whole, ready.workload.steps):
@@ -238,6 +259,10 @@ def loaded_for(workload: Workload, keys: Mapping[str, Any], folder: str) -> Any:
     from hotloop.saved import find_task
 
     overrides = {**workload.shared_keys(), **keys, "experiment.dir": folder}
+    if overrides.get("model.name") == "bert":
+        from published import encoder_folder
+
+        overrides["model.name"] = str(encoder_folder(Path(folder)))
     options = find_task(workload.task)[0]
     kind = "cuda" if workload.device.startswith("cuda") else "cpu"
     return load(options, templates=[workload.template], overrides=overrides, device_kind=kind)
@@ -246,6 +271,7 @@ def loaded_for(workload: Workload, keys: Mapping[str, Any], folder: str) -> Any:
 def prepare(workload: Workload, knobs: Knobs, folder: str) -> Ready:
     """The workload for a trainer other than hotloop, from the same data, order and weights."""
     from hotloop import device as machine
+    from hotloop.engine.blocks import blocks_of
     from hotloop.parts import prepare as read
     from hotloop.saved import make_task
 
@@ -257,6 +283,10 @@ def prepare(workload: Workload, knobs: Knobs, folder: str) -> Ready:
     parts = read(task, config, loaded.origins)
     machine.seed_everything(config.experiment.seed)
     net = Net(task, task.model()).to(device).train()
+    if knobs.channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for _, block in blocks_of(net.model) if knobs.blocks else ():
+        block.compile(dynamic=False)
     return Ready(workload, knobs, task, parts.splits.train, parts.sampler, net, device, config.optimization)
 
 
@@ -281,6 +311,7 @@ def with_tuned(workload: Workload, folder: str | None) -> Workload:
     keys = {
         f"{section}.{key}": value for section in ("training", "data") for key, value in stored.get(section, {}).items()
     }
-    kept = ("training.precision", "training.compile", "training.threads", "training.batch_size",
-            "training.gradient_accumulation_steps", "data.resident")  # fmt: skip
+    kept = ("training.precision", "training.compile", "training.compile_region", "training.channels_last",
+            "training.threads", "training.attention", "training.batch_size", "training.gradient_accumulation_steps",
+            "data.resident")  # fmt: skip
     return replace(workload, tuned={key: value for key, value in keys.items() if key in kept})

@@ -181,3 +181,9 @@ def source_buckets(source: Any) -> Lengths | None:
     """The bucket of each row of a source, through subsets and weights; None where its rows have no buckets."""
     found = getattr(source, "buckets", None)
     return None if found is None else np.asarray(found)
+
+
+def shapes_of(source: Any) -> int:
+    """How many shapes its batches have: one for each bucket, one where all rows are alike."""
+    buckets = source_buckets(source)
+    return 1 if buckets is None or not len(buckets) else len(np.unique(buckets))

@@ -21,6 +21,7 @@ from hotloop.config.schema import (
     OptimizationSection,
     TrainingSection,
 )
+from hotloop.data.ragged import shapes_of
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
@@ -89,7 +90,7 @@ def resolve(
     total = total_steps(training, per_epoch)
     size = min(micro_batch or training.batch_size, sampler.batch_size)
     pieces = -(-sampler.batch_size // size)
-    precision, mode, facts, remarks, seconds = _arithmetic(training, device, pieces, total, probe)
+    precision, mode, facts, remarks, seconds = _arithmetic(training, device, pieces, total, probe, shapes_of(train))
     speed, told = resolve_speed(training, sections.optimization, device, model, mode)
     plan = Plan(
         device=str(device),
@@ -146,7 +147,12 @@ def _room(optimization: OptimizationSection, memory: MemorySection, device: torc
 
 
 def _arithmetic(
-    training: TrainingSection, device: torch.device, pieces: int, total: int, probe: Callable[[list[str]], Facts]
+    training: TrainingSection,
+    device: torch.device,
+    pieces: int,
+    total: int,
+    probe: Callable[[list[str]], Facts],
+    shapes: int = 1,
 ) -> tuple[str, str, Facts, list[str], float]:
     """Precision, compile mode, what the probe saw, remarks, and predicted seconds of training.
 
@@ -162,7 +168,7 @@ def _arithmetic(
         raise scalar_refused("gradient accumulation")
     seconds = facts.seconds.get(precision, 0.0) * pieces * total
     seconds = min(seconds, training.max_time or math.inf)
-    mode, why = _compile(training, device, pieces, seconds)
+    mode, why = _compile(training, device, pieces, seconds / shapes)  # a program is built for each shape
     return precision, mode, facts, [line for line in (remark, why) if line], seconds
 
 

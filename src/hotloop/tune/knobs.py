@@ -52,12 +52,13 @@ def rungs(loaded: Loaded, facts: LaneFacts, allow_batch_change: bool = False) ->
     device = torch.device(facts.plan["device"])
     groups = [
         _precision(device),
-        _feeding(facts, device),
-        _threads(facts),
-        [Rung("+ channels_last", {"training.channels_last": "on"})] if facts.convolves else [],
-        _attention(device) if facts.attends else [],
+        _resident(facts),
         [] if facts.couples else list(_micro_batches(loaded.config, device)),
+        [Rung("+ channels_last", {"training.channels_last": "on"})] if facts.convolves else [],
         _compile(facts, device),
+        _threads(facts),
+        _attention(device) if facts.attends else [],
+        [] if facts.bytes is not None else _workers(device),
         [Rung("+ capture", {"training.capture": "on", "training.compile": "off"})] if device.type == "cuda" else [],
         list(_batches(loaded.config)) if allow_batch_change else [],
     ]
@@ -85,12 +86,16 @@ def _precision(device: torch.device) -> list[Rung]:
     return [Rung(f"+ {name}", {"training.precision": name}) for name in names]
 
 
-def _feeding(facts: LaneFacts, device: torch.device) -> list[Rung]:
-    """Data on the device where it can be; else processes that read it."""
-    if facts.bytes is not None:
-        return [Rung("+ resident", {"data.resident": "on", "data.num_workers": "auto", "data.pin_memory": "auto"})]
+def _resident(facts: LaneFacts) -> list[Rung]:
+    if facts.bytes is None:
+        return []
+    return [Rung("+ resident", {"data.resident": "on", "data.num_workers": "auto", "data.pin_memory": "auto"})]
+
+
+def _workers(device: torch.device) -> list[Rung]:
+    """Processes that read data which is fetched item by item."""
     pin = {"data.pin_memory": "on"} if device.type == "cuda" else {}
-    counts = sorted({1, 2, min(8, os.cpu_count() or 1)})
+    counts = sorted({1, min(8, os.cpu_count() or 1)})
     return [Rung(f"+ {count} workers", {"data.num_workers": count, **pin}) for count in counts]
 
 

@@ -26,6 +26,7 @@ from hotloop.tune.verdict import Error, Speed, compare_losses, compare_speed, gr
 SEEDS = 4
 _PROOF_SHARE = 0.05  # of the time given, for the losses of one candidate
 _FEWEST, _MOST = 6, 40  # steps of them
+_SHARE, _SHORTEST = 0.3, 40.0  # of the time given that one candidate may take, and seconds that each may
 _NONE = Error(0.0, {}, 0.0, 0.0)
 
 
@@ -102,7 +103,7 @@ class Ladder:
             return best
         runner: Runner | None = None
         try:
-            runner = self.track.open(loaded)
+            runner = self.track.open(loaded, max(_SHORTEST, _SHARE * 60 * self.minutes))
             if runner.facts.plan == self._champion.facts.plan:  # another word for what is there already
                 runner.close()
                 return best
@@ -119,6 +120,7 @@ class Ladder:
             return best
         if best is not None:
             best[3].close()
+        runner.stay()
         return gain, row, loaded, runner
 
     def _replace_champion(self, runner: Runner) -> None:

@@ -49,6 +49,10 @@ class Runner(Protocol):
         """Training loss after some steps, by seed."""
         ...
 
+    def stay(self) -> None:
+        """It has proved itself: it is not given up any more before everything is."""
+        ...
+
     def close(self) -> None:
         """End it; harmless when repeated."""
         ...
@@ -57,8 +61,8 @@ class Runner(Protocol):
 class Track(Protocol):
     """Where lanes are opened."""
 
-    def open(self, loaded: Loaded) -> Runner:
-        """A lane of this configuration.
+    def open(self, loaded: Loaded, seconds: float = math.inf) -> Runner:
+        """A lane of this configuration, given up after so many seconds.
 
         Raises:
             HotloopError: the run cannot be put together so.
@@ -76,16 +80,16 @@ class FreshTrack:
     def __init__(self, seconds: float | None = None) -> None:
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
-    def open(self, loaded: Loaded) -> Runner:
+    def open(self, loaded: Loaded, seconds: float = math.inf) -> Runner:
         """As `Track.open`."""
-        return FreshRunner(loaded, self._end)
+        return FreshRunner(loaded, min(self._end, time.monotonic() + seconds), self._end)
 
 
 class FreshRunner:
-    """A lane in a process of its own; `end` is when it is given up, by the monotonic clock."""
+    """A lane in a process of its own, given up at `end`, after `stay` at `last` (both on the monotonic clock)."""
 
-    def __init__(self, loaded: Loaded, end: float = math.inf) -> None:
-        self._end = end
+    def __init__(self, loaded: Loaded, end: float = math.inf, last: float = math.inf) -> None:
+        self._end, self._last = end, last
         self._stack = contextlib.ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hotloop_lane_")))
         config = rooted(loaded.config)
@@ -144,6 +148,10 @@ class FreshRunner:
     def losses(self, seeds: list[int], steps: int) -> list[float]:
         """As `Runner.losses`."""
         return list(self._ask("losses", seeds=seeds, steps=steps)["losses"])
+
+    def stay(self) -> None:
+        """As `Runner.stay`."""
+        self._end = self._last
 
     def close(self) -> None:
         """As `Runner.close`."""

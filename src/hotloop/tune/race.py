@@ -10,6 +10,7 @@ from hotloop.tune.lanes import Runner
 from hotloop.tune.verdict import HOPELESS_AFTER, is_hopeless
 
 ROUNDS, FEWER, LONG = 7, 5, 2.0  # rounds; where a step takes longer than so many seconds, fewer
+_FAR_BEHIND = 2.5  # times slower in its first two bursts: not raced at all
 _SHORTEST, _LONGEST, _STEPS = 0.4, 3.0, 5  # a burst: about so many steps, within these seconds
 
 
@@ -50,6 +51,10 @@ def race(runners: Mapping[str, Runner], against: str, candidate: str, hurried: b
         Timings by name, of equal numbers of rounds.
     """
     paces = {name: _pace(runner) for name, runner in runners.items()}
+    if paces[candidate] > _FAR_BEHIND * paces[against]:
+        paces[candidate] = min(paces[candidate], _pace(runners[candidate]))
+    if paces[candidate] > _FAR_BEHIND * paces[against]:
+        return {name: Timing((paces[name],) * 2, runners[name].facts.plan["effective_batch"]) for name in runners}
     rounds = FEWER if hurried or max(paces.values()) > LONG else ROUNDS
     names, found = list(runners), {name: list[float]() for name in runners}
     rows = dict.fromkeys(names, 0)

@@ -135,6 +135,9 @@ class Timed:
     def losses(self, seeds: list[int], steps: int) -> list[float]:
         return self._lane.losses(seeds, steps)
 
+    def stay(self) -> None:
+        """It stays anyway."""
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -157,7 +160,7 @@ class PlantedTrack:
     opened: int = 0
     lanes: list[Lane] = field(default_factory=list)
 
-    def open(self, loaded: Loaded) -> Runner:
+    def open(self, loaded: Loaded, seconds: float = 0.0) -> Runner:
         """A lane of this configuration."""
         first, self.opened = self.opened == 0, self.opened + 1
 
