@@ -6,11 +6,12 @@ lengths are kept unpadded and filled up to the longest of their batch. Shapes: T
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 Row = dict[str, Tensor]
@@ -99,3 +100,66 @@ def collated(rows: list[Row], pad: int) -> Row:
         fill = 0.0 if name == "weight" else pad
         batch[name] = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill)
     return batch
+
+
+class Order:
+    """A batch sampler: lists of row numbers, micro-batch by micro-batch, for the whole run."""
+
+    def __init__(self, sampler: Any, steps: int, micro: int) -> None:
+        self.sampler, self.steps, self.micro = sampler, steps, micro
+
+    def __len__(self) -> int:
+        return self.steps * -(-self.sampler.batch_size // self.micro)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        from hotloop.data.loader import IndexStream
+
+        for indices in islice(iter(IndexStream(self.sampler, torch.device("cpu"))), self.steps):
+            yield from self.cut(indices)
+
+    def cut(self, indices: Tensor) -> Iterator[list[int]]:
+        """A step's rows in as many pieces as every step has: a short batch is cut finer."""
+        pieces = -(-self.sampler.batch_size // self.micro)
+        yield from (piece.tolist() for piece in indices.tensor_split(pieces) if len(piece))
+
+
+class Feed:
+    """hotloop's own feed for another trainer: resident where the data can be, padded where code is compiled."""
+
+    def __init__(self, ready: Any) -> None:
+        self.ready = ready
+
+    def __len__(self) -> int:
+        return self.ready.workload.steps * self.ready.pieces
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        from hotloop.data.loader import batches
+        from hotloop.engine.reduce import couples_the_batch
+
+        ready = self.ready
+        source, resident = ready.source, ready.source.nbytes is not None
+        pad = ready.knobs.pad and not couples_the_batch(ready.net)
+        source = source.to(ready.device) if resident else source
+        whole = batches(source, ready.sampler, ready.device, pad=pad, seed=1, resident=resident)
+        for batch in islice(whole, ready.workload.steps):
+            names, pieces = list(batch), [value.tensor_split(ready.pieces) for value in batch.values()]
+            yield from (dict(zip(names, piece, strict=True)) for piece in zip(*pieces, strict=True))
+
+
+class Net(nn.Module):
+    """The task's model with its loss: a batch in, the weighted mean and its weight out."""
+
+    accepts_loss_kwargs = False  # HF Trainer then divides by the number of micro-batches, as everyone here
+
+    def __init__(self, task: Any, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._task = [task]  # in a list: no part of the module
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        values = self._task[0].loss(self.model, batch, True).float()
+        weight = batch.get("weight")
+        if weight is None:
+            return {"loss": values.mean(), "weight": values.new_ones(())}
+        total = weight.sum()
+        return {"loss": (values.reshape(*weight.shape, -1).mean(-1) * weight).sum() / total, "weight": total}
