@@ -1,4 +1,5 @@
-# make demo    install into .venv, train a character model for about a minute, show what came of it
+# make demo    install into .venv, train a character model for about a minute, show what came of it, and what each
+#              setting of speed brings on this machine
 # make test    every test that runs without a GPU (with one, those too); needs no root and no running service;
 #              where PostgreSQL is installed (Debian: apt-get install postgresql) a real one is started for its tests
 # make check   style, types, import floors, sizes; under a minute (make -k check shows the faults of all four)
@@ -35,7 +36,8 @@ demo: $(CORE)
 	@run=$$(ls -dt experiments/demo_* | head -n 1) && set -ex && \
 	$(PY) -m hotloop runs && \
 	$(PY) -m hotloop plot "$$run" && \
-	$(PY) -m hotloop generate "$$run" --prompt "$(PROMPT)"
+	$(PY) -m hotloop generate "$$run" --prompt "$(PROMPT)" && \
+	$(PY) -m hotloop ladder gpt --minutes 1.5 --out "$$run"
 
 test: $(TEST)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)

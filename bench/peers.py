@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from typing import Any, TextIO
 
 import torch
@@ -184,7 +185,8 @@ def lightning(ready: Ready, pacer: Pacer) -> None:
             return found["loss"]
 
         def configure_optimizers(self) -> Any:
-            return ready.optimizer()
+            # its mixed precision refuses to clip for a fused optimizer
+            return replace(ready, knobs=replace(knobs, fused=False)).optimizer()
 
         def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
             if (batch_idx + 1) % ready.pieces == 0:

@@ -5,6 +5,7 @@
     python bench/time_to_quality.py tw_lob_rows.npz --task lob
     python bench/time_to_quality.py ETTh1.csv --task etth1
     python bench/time_to_quality.py COLD --task cold                       (the folder with train, dev and test)
+    python bench/time_to_quality.py - --task lob-default                   (a task's own default and embedded data)
 
 A is the plain run, B hotloop's; A B A B ..., seed by seed, each a new process from start-up to exit. For gpt A is the
 full nanogpt template (2000 steps in fp32) and B the task's own recipe, stopped at the target. For the others both train
@@ -61,29 +62,34 @@ class Contest:
         return any(value <= target if low else value >= target for value in values)
 
 
-_HLBD = ("--template", "hlbd", "model.dropout=0")  # with dropout it does not memorise in 50 passes (docs/log.md)
+_SMALL = ("training.batch_size=4", "training.gradient_accumulation_steps=8")
+_LOB = ("model.dropout=0", "optimization.label_smoothing=0", "optimization.class_weights=none", "data.scaling=none",
+        "training.batch_size=256", "training.eval_every=47")  # fmt: skip
 TASKS = {
     "gpt": Contest(
         "gpt, tiny shakespeare against nanoGPT's recipe", "gpt", "eval_loss", 1.898, plain=("--template", "nanogpt"),
         stops=False,
     ),
     "hlbd": Contest(
-        "translate, the pairs of HLBD (plain: 4 x 8)", "translate", "eval_exact_match_train", 0.95, both=_HLBD,
-        plain=(*PLAIN, "training.batch_size=4", "training.gradient_accumulation_steps=8"),
-        own=("training.precision=auto", "training.batch_size=32"),
+        "translate, the pairs of HLBD, template hlbd_fast (plain: 4 x 8)", "translate", "eval_exact_match_train", 0.95,
+        both=("--template", "hlbd_fast"), plain=(*PLAIN, *_SMALL),
     ),
     "lob": Contest(
-        "lob, DeepLOB on tw-lob (plain: batch 128)", "lob", "eval_balanced_accuracy", 0.48,
-        both=("training.num_epochs=6",), plain=(*PLAIN, "training.batch_size=128"), own=("training.precision=auto",),
+        "lob, DeepLOB on tw-lob", "lob", "eval_balanced_accuracy", 0.51, both=_LOB,
+        own=("training.precision=bf16",),
     ),
     "etth1": Contest(
-        "forecast, ETTh1, 24 hours ahead (plain: batch 128)", "forecast", "eval_mse", 0.385,
-        both=("--template", "etth1"), plain=(*PLAIN, "training.batch_size=128"), own=("training.precision=auto",),
+        "forecast, ETTh1, 24 hours ahead, template etth1", "forecast", "eval_mse", 0.376,
+        both=("--template", "etth1"),
     ),
     "cold": Contest(
-        "classify, COLD, small encoder (plain: batch 32)", "classify", "eval_f1_macro", 0.85,
-        both=("training.num_epochs=6", "training.batch_size=32"), own=("training.precision=auto",),
+        "classify, COLD, template cold_10min", "classify", "eval_f1_macro", 0.80, both=("--template", "cold_10min"),
+        stops=False,
     ),
+    "lob-default": Contest("lob, its default, simulated books", "lob", "eval_balanced_accuracy", 0.60),
+    "translate-default": Contest("translate, its default, made-up phrases", "translate", "eval_exact_match", 0.95),
+    "classify-default": Contest("classify, its default, made-up texts", "classify", "eval_f1_macro", 0.92),
+    "forecast-default": Contest("forecast, its default, simulated bars", "forecast", "eval_mse", 0.58),
 }  # fmt: skip
 
 
@@ -102,7 +108,8 @@ def contest(given: argparse.Namespace, chosen: Contest, target: float) -> list[d
     rows, stop = [], f"experiment.stop_at={{{chosen.metric}: {target}}}"
     with tempfile.TemporaryDirectory() as folder:
         for seed in given.seeds:
-            same = [f"data.path={given.data}", f"experiment.seed={seed}", f"experiment.dir={folder}", *given.keys]
+            data = [] if given.data == "-" else [f"data.path={given.data}"]
+            same = [*data, f"experiment.seed={seed}", f"experiment.dir={folder}", *given.keys]
             plain = run(chosen.task, [*chosen.both, *chosen.plain, *same, *([stop] if chosen.stops else [])])
             own = run(chosen.task, [*chosen.both, *chosen.own, *same, stop])
             rows.append({
