@@ -138,7 +138,8 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
     with _reporter(progress, callbacks) as reporter:
         choice = choose(loaded, made, reporter)
-        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice, settle=settle)
+        named = settle if isinstance(task, str) else None  # a class in hand may not be found by its name
+        return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice, settle=named)
 
 
 @contextlib.contextmanager

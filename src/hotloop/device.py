@@ -170,6 +170,12 @@ def names_fused_attention() -> bool:
     return _attention_now[0] not in ("auto", "math")
 
 
+def usable_cores() -> int:
+    """Logical cores that this process may use, which in a container are fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
 def set_threads(wanted: int | str) -> int:
     """Use `wanted` CPU threads (auto: leave torch's own choice); returns the number read back."""
     if isinstance(wanted, int) and wanted != torch.get_num_threads():

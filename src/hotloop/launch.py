@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,17 @@ def _settled(
 ) -> tuple[Loaded, Task, Session]:
     """The run put together, with another configuration where `settle` has one."""
     session = _built(loaded, task, choice)
-    other = None if settle is None else settle(loaded, session, reporter)
-    if other is None:
-        return loaded, task, session
+    plain_choice = replace(choice, told=(), rows=()) == assemble.NOTHING  # else something was decided before
+    other = settle(loaded, session, reporter) if settle is not None and plain_choice else None
+    if other is None or other.config == loaded.config:
+        return other or loaded, task, session
     del session  # its memory is free before the other one is built
-    task = make_task(other.config)
-    return other, task, _built(other, task, choice)
+    try:
+        again = make_task(other.config)
+        return other, again, _built(other, again, choice)
+    except HotloopError as error:
+        said = f"measured settings do not work here ({error.what}): training as without them"
+    return replace(loaded, notes=(*loaded.notes, said)), task, _built(loaded, task, choice)
 
 
 def _built(loaded: Loaded, task: Task, choice: Choice) -> Session:

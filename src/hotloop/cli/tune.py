@@ -74,13 +74,15 @@ def tune(words: tuple[str, ...], minutes: float, out: Path, allow_batch_change: 
     written = _write(found, out)
     file = out / TUNED
     write_atomic(file, tuned_yaml(found, " ".join(words)).encode())
+    if as_json:
+        print_json({**found.to_json(), "written": [str(path) for path in (file, *written)]})
+    else:
+        _show(found)
+        click.echo(f"written: {', '.join(map(str, (file, *written)))}")
     if not allow_batch_change:
         _keep(loaded, found)
     if as_json:
-        print_json({**found.to_json(), "written": [str(path) for path in (file, *written)]})
         return
-    _show(found)
-    click.echo(f"written: {', '.join(map(str, (file, *written)))}")
     click.echo(f"train with it: hotloop train {words[0]} --config {file}")
 
 

@@ -80,7 +80,8 @@ def worker_died(error: BaseException) -> bool:
     """Whether an error of torch's DataLoader says that a worker is gone, rather than what its code raised."""
     text = str(error)
     gone = "DataLoader worker (pid" in text or "Pin memory thread exited" in text
-    return gone or isinstance(error, ConnectionError | EOFError)
+    raised = "Caught " in text  # torch's words for what the code of a row has raised in a worker
+    return gone or (isinstance(error, ConnectionError | EOFError) and not raised)
 
 
 def _signals(batches: Iterator[Any]) -> str:

@@ -168,7 +168,7 @@ def _arithmetic(
         raise scalar_refused("gradient accumulation")
     seconds = facts.seconds.get(precision, 0.0) * pieces * total
     seconds = min(seconds, training.max_time or math.inf)
-    mode, why = _compile(training, device, pieces, seconds / shapes)  # a program is built for each shape
+    mode, why = _compile(training, device, pieces, seconds, shapes)
     return precision, mode, facts, [line for line in (remark, why) if line], seconds
 
 
@@ -196,7 +196,10 @@ def _fastest(facts: Facts) -> tuple[str, str]:
     return choice, f"precision {choice}: {took} (measured)"
 
 
-def _compile(training: TrainingSection, device: torch.device, pieces: int, predicted_seconds: float) -> tuple[str, str]:
+def _compile(
+    training: TrainingSection, device: torch.device, pieces: int, predicted_seconds: float, shapes: int = 1
+) -> tuple[str, str]:
+    """The mode of compilation, and a line where `auto` chose one; a program is built for each shape of a batch."""
     if training.compile == "off":
         return "off", ""
     if training.compile in ("reduce-overhead", "max-autotune") and pieces > 1:
@@ -214,7 +217,7 @@ def _compile(training: TrainingSection, device: torch.device, pieces: int, predi
                 fix="install g++, or use training.compile=off",
             )
         return training.compile, ""
-    worth = predicted_seconds > _WORTH_COMPILING.get(device.type, float("inf"))
+    worth = predicted_seconds > shapes * _WORTH_COMPILING.get(device.type, float("inf"))
     if cpu_without_compiler or not worth:
         return "off", ""
     return "default", f"compiling: about {predicted_seconds:.0f} s of training earn it back"

@@ -5,7 +5,9 @@ A run is long where that twentieth is enough to find anything. What is not known
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
+from typing import Any
 
 from hotloop.assemble import Session
 from hotloop.config.load import Loaded
@@ -40,9 +42,9 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
         return None
     parameters = sum(p.numel() for p in session.state.model.parameters())
     key = key_of(loaded, parameters, data_shape(session))
-    if (kept := recall(key)) is not None:
+    if (kept := recall(key)) is not None and (known := _fitting(loaded, kept.knobs)) is not None:
         told = f"settings measured on {kept.measured}, {kept.factor:.2f}x the plain way: {in_words(kept.knobs)}"
-        return _noted(without_idle(with_knobs(loaded, kept.knobs)), f"{told} (training.tune=off leaves them out)")
+        return _noted(known, f"{told} (training.tune=off leaves them out)")
     seconds = SHARE * predicted
     if seconds < _FEWEST:
         return None
@@ -52,10 +54,18 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
     )
     try:
         found = tune(loaded, reporter, _BEGIN_WITHIN * seconds / 60, track=FreshTrack(seconds))
-    except HotloopError as error:
-        return _noted(loaded, f"tuning came to nothing ({error.what}): training as without it")
-    keep(key, found.knobs, found.factor)
+        keep(key, found.knobs, found.factor)
+    except Exception as error:  # a search is no reason for a run not to begin
+        said = error.what if isinstance(error, HotloopError) else f"{type(error).__name__}: {error}"
+        return _noted(loaded, f"tuning came to nothing ({said}): training as without it")
     return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most)")
+
+
+def _fitting(loaded: Loaded, knobs: dict[str, Any]) -> Loaded | None:
+    """The configuration with settings of before; None where they are none of this version's."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return without_idle(with_knobs(loaded, knobs))
+    return None
 
 
 def _noted(loaded: Loaded, line: str) -> Loaded:

@@ -52,7 +52,7 @@ class Child:
 
     def _send(self, value: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it is gone: the answer will say so
+        with contextlib.suppress(OSError, ValueError):  # it is gone: the answer will say so
             self._process.stdin.write((json.dumps(value) + "\n").encode())
             self._process.stdin.flush()
 
@@ -63,6 +63,8 @@ class Child:
 
     def answer(self, seconds: float) -> dict[str, Any]:
         """Its next answer; `gone` with `memory` (whether that was the reason) and `why` in a line."""
+        if self._said.closed:
+            return {"kind": "gone", "memory": False, "why": "it was ended before", "said": ""}
         try:
             line = self._answers.get(timeout=seconds)
         except queue.Empty:

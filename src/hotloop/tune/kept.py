@@ -20,12 +20,12 @@ import torch
 from hotloop import device as machine
 from hotloop.config.load import Loaded
 from hotloop.config.schema import to_plain
-from hotloop.disk import cache_folder, write_atomic
+from hotloop.disk import cache_folder, telling, write_atomic
 from hotloop.errors import HotloopError
 from hotloop.tune.low import is_open
 from hotloop.tune.settings import SEARCHED
 
-_FORM = 1
+_FORM = 2
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ def key_of(loaded: Loaded, parameters: int, shape: Mapping[str, Any]) -> dict[st
     """
     plain, here = to_plain(loaded.config), machine.describe()
     names = [f"{section}.{name}" for section in ("training", "data", "optimization") for name in plain[section]]
-    stated = {name: _at(plain, name) for name in names if name in SEARCHED and not is_open(loaded.origins, name)}
+    deciding = SEARCHED - {"training.tune"}
+    stated = {name: _at(plain, name) for name in names if name in deciding and not is_open(loaded.origins, name)}
     optimization = plain["optimization"]
     return {
         "form": _FORM,
-        "task": loaded.config.task,
+        "task": _task(loaded.config.task),
         "model": {name: value for name, value in plain["model"].items() if name not in ("init_from", "freeze")},
         "frozen": plain["model"]["freeze"],
         "parameters": parameters,
@@ -69,6 +70,15 @@ def key_of(loaded: Loaded, parameters: int, shape: Mapping[str, Any]) -> dict[st
     }
 
 
+def _task(name: str) -> list[str]:
+    """A built-in task's name, or the file of a person's own with its content."""
+    file, _, kind = name.rpartition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        return [name]
+    return [str(path.resolve()), kind, hashlib.sha256(path.read_bytes()).hexdigest()[:24]]
+
+
 def _at(plain: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
     return plain[section][name]
@@ -77,7 +87,8 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
 def keep(key: Mapping[str, Any], knobs: Mapping[str, Any], factor: float) -> Path:
     """Write a result down; returns its file."""
     file = _file(key)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with telling("make", file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
     found = {"key": key, "knobs": dict(knobs), "factor": factor, "measured": time.strftime("%Y-%m-%d")}
     write_atomic(file, json.dumps(found, indent=2, default=str).encode())
     return file

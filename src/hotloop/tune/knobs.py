@@ -7,7 +7,6 @@ where the person allows it; the rate is then scaled by a stated rule.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -95,13 +94,14 @@ def _resident(facts: LaneFacts) -> list[Rung]:
 def _workers(device: torch.device) -> list[Rung]:
     """Processes that read data which is fetched item by item."""
     pin = {"data.pin_memory": "on"} if device.type == "cuda" else {}
-    counts = sorted({1, min(8, os.cpu_count() or 1)})
+    counts = sorted({1, min(8, machine.usable_cores())})
     return [Rung(f"+ {count} workers", {"data.num_workers": count, **pin}) for count in counts]
 
 
 def _threads(facts: LaneFacts) -> list[Rung]:
-    now, cores = facts.plan["threads"], psutil.cpu_count(logical=False) or 1
-    counts = {1, cores, psutil.cpu_count(logical=True) or 1, max(1, cores // 2)} - {now}
+    now, allowed = facts.plan["threads"], machine.usable_cores()
+    cores = min(allowed, psutil.cpu_count(logical=False) or 1)
+    counts = {1, cores, allowed, max(1, cores // 2)} - {now}
     names = {count: f"+ {count} thread{'s' if count > 1 else ''}" for count in sorted(counts)}
     return [Rung(names[count], {"training.threads": count}) for count in sorted(counts)]
 
@@ -138,10 +138,12 @@ def _batches(config: Config) -> Iterator[Rung]:
     al., arXiv 2205.10287) and linearly under SGD (Goyal et al., arXiv 1706.02677).
     """
     options, size = config.optimization, config.training.batch_size
+    pieces = config.training.gradient_accumulation_steps
     for times in (2, 4):
         scale = float(times) if options.optimizer == "sgd" else math.sqrt(times)
         rates = {f"optimization.{name}": getattr(options, name) * scale for name in ("learning_rate", "min_lr")}
         if options.optimizer == "muon":
             rates["optimization.muon_learning_rate"] = options.muon_learning_rate * scale
-        name = f"+ effective batch {size * times * config.training.gradient_accumulation_steps}, rate x {scale:.3g}"
-        yield Rung(name, {"training.batch_size": size * times, **rates}, changes_batch=True)
+        name = f"+ effective batch {size * times * pieces}, rate x {scale:.3g}"
+        cut = {"training.batch_size": size * times, "training.gradient_accumulation_steps": pieces}
+        yield Rung(name, {**cut, **rates}, changes_batch=True)

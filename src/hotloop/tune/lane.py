@@ -8,6 +8,8 @@ through `tune.child`; a test may hold one directly.
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +22,11 @@ from hotloop import assemble, memory
 from hotloop import device as machine
 from hotloop.assemble import Session
 from hotloop.config.load import Loaded
+from hotloop.data.loader import fetch
+from hotloop.data.ragged import shapes_of, source_buckets
+from hotloop.data.stream import StreamSource
 from hotloop.engine.blocks import blocks_of
+from hotloop.engine.plan import apply_to_process
 from hotloop.engine.recover import transact
 from hotloop.engine.reduce import couples_the_batch
 from hotloop.task import Batch, Task
@@ -28,6 +34,8 @@ from hotloop.tune import proof
 from hotloop.tune.settings import PLAIN, with_knobs
 
 Build = Callable[[Loaded], Session]
+_ATTENTION = {"scaled_dot_product_attention", "sdpa_attention_forward", "attend", "attend_to"}
+_SHAPES = 40  # further steps at most, in which the shapes of batches are met and compiled
 _WARM = 3  # steps before the first that counts, besides the very first
 
 
@@ -42,6 +50,7 @@ class LaneFacts:
         repeats: it has repeated blocks, which can be compiled one for all.
         attends: it has attention layers.
         couples: BatchNorm: a row's result depends on the rows beside it.
+        shapes: how many a batch has.
         bytes: of the training data, None where it is fetched item by item.
         shape: what of the data decides over speed: trailing sizes and types of a batch.
     """
@@ -52,6 +61,7 @@ class LaneFacts:
     repeats: bool
     attends: bool
     couples: bool
+    shapes: int
     bytes: int | None
     shape: dict[str, Any]
 
@@ -100,26 +110,39 @@ class Lane:
             parameters=sum(p.numel() for p in model.parameters()),
             convolves=any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in model.modules()),
             repeats=len(blocks_of(model)) > 1,
-            attends=any("attention" in type(part).__name__.lower() for part in model.modules()),
+            attends=any(_attends(part) for part in model.modules()),
             couples=couples_the_batch(model),
+            shapes=shapes_of(train),
             bytes=train.nbytes,
             shape=data_shape(session),
         )
 
     def warm(self) -> float:
         """Make the first steps. Returns what the very first took beyond a later one, in seconds: compilation."""
+        plan = self._session.plan
+        shapes = min(_SHAPES, 2 * shapes_of(self._session.parts.host.train)) if plan.compile != "off" else 0
         first = self._burst(1).seconds
-        rest = [self._burst(1).seconds for _ in range(_WARM)]
+        rest = [self._burst(1).seconds for _ in range(_WARM + shapes)]
         return max(0.0, first - min(rest))
 
     def run(self, seconds: float) -> Burst:
-        """Make steps for about so long, at least one."""
-        one = self._burst(1)
-        more = int((seconds - one.seconds) / one.seconds) if one.seconds > 0 else 0
-        if more < 1:
-            return one
-        rest = self._burst(more)
-        return rest if more > 1 else Burst(2, one.seconds + rest.seconds, one.rows + rest.rows)
+        """Make steps for about so long, at least one, after one that is not counted: it follows a pause.
+
+        Where processes read the data, what they had made ready meanwhile is used up first, and they end with the burst:
+        they would else work in the others' turns, and their work would look free.
+        """
+        plan = self._session.plan
+        ahead = plan.num_workers * max(1, plan.prefetch) if plan.num_workers else 0
+        one = self._burst(1 + ahead)
+        pace = one.seconds / one.steps
+        burst = self._burst(max(1, int((seconds - pace) / pace) if pace > 0 else 1))
+        if ahead:
+            self._end_feed()
+        return burst
+
+    def _end_feed(self) -> None:
+        getattr(self._feed, "close", lambda: None)()
+        self._feed = None
 
     def _burst(self, steps: int) -> Burst:
         state, rows = self._session.state, 0
@@ -149,9 +172,18 @@ class Lane:
     def gradients(self, precision: str | None = None) -> proof.Gradients:
         """What the optimizer gets in the first steps; with `precision`, in plain eager execution in that one."""
         if precision is not None:
-            return proof.gradients(self._build(with_knobs(self._loaded, {**PLAIN, "training.precision": precision})))
+            return self._plain_gradients(precision)
         self._begin_anew(self._loaded.config.experiment.seed)
         return proof.gradients(self._session)
+
+    def _plain_gradients(self, precision: str) -> proof.Gradients:
+        """In plain eager execution; what torch keeps for the whole process is put back for this lane's own steps."""
+        plan = self._session.plan
+        try:
+            return proof.gradients(self._build(with_knobs(self._loaded, {**PLAIN, "training.precision": precision})))
+        finally:
+            apply_to_process(plan)
+            machine.set_attention(plan.attention, self._device)
 
     def losses(self, seeds: list[int], steps: int) -> list[float]:
         """Training loss after `steps` steps of each seed: the mean over the last third."""
@@ -162,15 +194,46 @@ class Lane:
         return found
 
     def _begin_anew(self, seed: int) -> None:
-        self._feed = None
+        self._end_feed()
         proof.reseed(self._session, self._fresh, seed)
 
 
 def data_shape(session: Session) -> dict[str, Any]:
-    """Sizes and types of the first row's tensors; lengths that vary from row to row are left out by their tasks."""
-    row = session.parts.host.train.batch(torch.arange(1)) if session.parts.host.train.nbytes is not None else {}
-    found = {name: [*value.shape[1:], str(value.dtype)] for name, value in row.items() if hasattr(value, "shape")}
-    return {**found, "effective_batch": session.plan.effective_batch}
+    """What of a run decides over which settings are fast and possible: of data, model, cut, length and device.
+
+    Sizes that only matter roughly are powers of two, so that a few rows or steps more change nothing.
+    """
+    plan, state, train = session.plan, session.state, session.parts.host.train
+    return {
+        "rows": _row_shapes(train),
+        "size": _magnitude(train.nbytes or (0 if isinstance(train, StreamSource) else len(train))),
+        "steps": _magnitude(plan.total_steps),
+        "device": torch.device(plan.device).type,
+        "cut": [plan.micro_batch, plan.accumulation],
+        "model": hashlib.sha256(repr(state.model).encode()).hexdigest()[:16],
+        "also": [plan.deterministic, plan.offload, state.average is not None, state.max_grad_norm is not None],
+    }
+
+
+def _attends(part: nn.Module) -> bool:
+    """Whether a part calls torch's attention."""
+    code = getattr(type(part).forward, "__code__", None)
+    called = set(code.co_names) & _ATTENTION if code is not None else set()
+    return isinstance(part, nn.MultiheadAttention) or bool(called)
+
+
+def _row_shapes(train: Any) -> Any:
+    """Sizes and types of a row's tensors, or the widths that rows of different lengths come in."""
+    if isinstance(train, StreamSource):
+        return "stream"
+    if (buckets := source_buckets(train)) is not None:
+        return sorted({int(width) for width in buckets})
+    row = fetch(train, torch.arange(1), None)
+    return {name: [*value.shape[1:], str(value.dtype)] for name, value in row.items() if hasattr(value, "shape")}
+
+
+def _magnitude(count: int) -> int:
+    return int(math.log2(max(1, count)))
 
 
 def build_of(task: Task) -> Build:

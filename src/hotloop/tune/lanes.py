@@ -21,6 +21,11 @@ from hotloop.tune.child import Child
 from hotloop.tune.lane import Burst, LaneFacts
 from hotloop.tune.proof import Gradients
 
+
+class TimeOver(HotloopError):
+    """A lane's time was over before it had answered."""
+
+
 _BUILDING, _STEPPING = 1800.0, 900.0  # seconds after which a lane is given up
 
 
@@ -28,6 +33,7 @@ class Runner(Protocol):
     """A lane, wherever it is."""
 
     facts: LaneFacts
+    alive: bool
 
     def warm(self) -> float:
         """Make the first steps; seconds of compilation."""
@@ -90,6 +96,7 @@ class FreshRunner:
 
     def __init__(self, loaded: Loaded, end: float = math.inf, last: float = math.inf) -> None:
         self._end, self._last = end, last
+        self.alive = True
         self._stack = contextlib.ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hotloop_lane_")))
         config = rooted(loaded.config)
@@ -120,6 +127,8 @@ class FreshRunner:
             raise HotloopError(answer["what"], where=answer["where"], fix=answer["fix"])
         if kind == "memory":
             raise HotloopError("out of memory")
+        if kind == "gone" and answer["why"].startswith("took more"):
+            raise TimeOver("given up: its share of the time was over")
         if kind == "gone":
             last = answer.get("said", "").splitlines()[-1:]
             raise HotloopError(answer["why"], where=last[0] if last else "")
@@ -155,4 +164,5 @@ class FreshRunner:
 
     def close(self) -> None:
         """As `Runner.close`."""
+        self.alive = False
         self._stack.close()

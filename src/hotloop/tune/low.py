@@ -7,15 +7,10 @@ from collections.abc import Mapping
 from hotloop.config.schema import Config
 from hotloop.engine.plan import Choice
 from hotloop.tune.knee import pieces_of
-from hotloop.tune.settings import TUNED
+from hotloop.tune.settings import is_open as is_open
 
 CARD = int(4.5 * 2**30)
 _ROWS = 8
-
-
-def is_open(origins: Mapping[str, str], key: str) -> bool:
-    """Whether nobody stated a key by hand: it is the default's, a template's, or was measured."""
-    return origins.get(key, "default").startswith(("default", "template", TUNED))
 
 
 def low_memory(device: str, total: int, config: Config, origins: Mapping[str, str], recomputes: bool = True) -> Choice:

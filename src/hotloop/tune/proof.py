@@ -24,7 +24,9 @@ from hotloop.tune.verdict import Error
 
 BATCHES = 2
 """Effective batches whose gradients are compared."""
+_SAME_DIRECTION = 1e-3
 _NOTHING = 1e-3  # a parameter whose gradient is below this share of an even one is left out of the comparison by part
+_OTHER_DRAWS = 20_000_003  # seed of the clipped passes: what is drawn at random shows as a difference between the two
 _FP16_SCALE = 2.0**10  # what it settles at is below where it starts; gradients must not overflow here
 
 Gradients = list[dict[str, Tensor]]
@@ -74,6 +76,8 @@ def gradients(session: Session) -> Gradients:
                 batch = next(feed)
                 for share in (None, 0.5):
                     state.load_state_dict(before)
+                    if share is not None:
+                        torch.manual_seed(_OTHER_DRAWS)
                     taken.clear()
                     state.max_grad_norm = None if share is None else share * float(found[-1][NORM])
                     loss, norm = train_step(state, batch)  # not a recorded one: it holds its updates
@@ -85,6 +89,20 @@ def gradients(session: Session) -> Gradients:
         getattr(feed, "close", lambda: None)()
         state.load_state_dict(before)
     return found
+
+
+def draws_at_random(found: Gradients) -> bool:
+    """Whether clipped and unclipped gradients of a batch point elsewhere: the loss draws what no layer switches off."""
+    if len(found) != 2 * BATCHES:
+        return False
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    return any(_distance(_unit(clipped), _unit(whole)) > _SAME_DIRECTION for whole, clipped in pairs)
+
+
+def _unit(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    values = _parameters(found)
+    size = sum(float(value.double().square().sum()) for value in values.values()) ** 0.5
+    return {name: value.double() / max(size, 1e-300) for name, value in values.items()}
 
 
 def errors(found: Gradients, reference: Gradients) -> Error:

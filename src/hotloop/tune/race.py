@@ -39,7 +39,7 @@ class Timing:
 
 
 def race(runners: Mapping[str, Runner], against: str, candidate: str, hurried: bool = False) -> dict[str, Timing]:
-    """Let all take turns, each round beginning with another one.
+    """Let all take turns, every other round in the opposite order.
 
     Args:
         runners: by name, warm.
@@ -59,8 +59,7 @@ def race(runners: Mapping[str, Runner], against: str, candidate: str, hurried: b
     names, found = list(runners), {name: list[float]() for name in runners}
     rows = dict.fromkeys(names, 0)
     for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in names[::-1] if number % 2 else names:
             burst = runners[name].run(min(_LONGEST, max(_SHORTEST, _STEPS * paces[name])))
             found[name].append(burst.seconds / burst.steps)
             rows[name] = burst.rows // burst.steps

@@ -7,23 +7,24 @@ what takes time before the first step must pay for itself within the run that is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from hotloop import device as machine
 from hotloop.config.load import Loaded
-from hotloop.engine.plan import Plan
 from hotloop.errors import HotloopError
 from hotloop.runs.reporter import Reporter
 from hotloop.saved import FIT
+from hotloop.tune.choose import choose
 from hotloop.tune.knobs import Rung, rungs
 from hotloop.tune.ladder import Ladder
 from hotloop.tune.lane import LaneFacts
 from hotloop.tune.lanes import FreshTrack, Track
 from hotloop.tune.low import is_open
 from hotloop.tune.row import Row
-from hotloop.tune.settings import PLAIN, value_of, with_knobs, without_idle
+from hotloop.tune.settings import PLAIN, resolved, value_of, with_knobs, without_idle
 
 OWN = "hotloop's own choice"
 
@@ -86,6 +87,12 @@ def tune(
 def _climbed(
     loaded: Loaded, reporter: Reporter, minutes: float, batch_change: bool, track: Track | None, own: bool
 ) -> Climbed:
+    loaded = _for_this_card(loaded)
+    if loaded.config.training.auto_batch_size or loaded.config.memory.budget is not None:
+        raise HotloopError(
+            "the micro-batch is searched for already (training.auto_batch_size or memory.budget)",
+            fix="leave that out: tuning tries micro-batches too; or train without tuning",
+        )
     if loaded.config.task == FIT:
         raise HotloopError(
             "candidates run in processes of their own, which cannot build a model that is only in this one",
@@ -96,10 +103,11 @@ def _climbed(
     climb = Ladder(track or FreshTrack(), with_knobs(loaded, plain), reporter, minutes)
     try:
         if own:
-            climb.steps = climb.facts.plan["total_steps"]
-            climb.climb([[Rung(OWN, _own(loaded, plain))]])
+            limit = loaded.config.training.max_time or math.inf
+            climb.steps = min(climb.facts.plan["total_steps"], 1e3 * limit / climb.first.ms_per_step)
+            climb.begin_with(Rung(OWN, _own(loaded, plain)))
         climb.climb(rungs(climb.baseline, climb.facts, batch_change))
-        return _result(climb, climb.champion_facts)
+        return _result(climb)
     finally:
         climb.close()
 
@@ -110,24 +118,25 @@ def _own(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _result(climb: Ladder, facts: LaneFacts) -> Climbed:
-    last = climb.best_row
-    stated = {**(last.knobs if last else {}), **_resolved(Plan.from_dict(facts.plan), climb.best)}
-    stated["training.tune"] = "off"  # it has been done
-    best = without_idle(with_knobs(climb.best, stated))
-    stated = {key: value for key, value in stated.items() if best.origins.get(key) != "default"}
-    factor = last.factor if last else 1.0
-    return Climbed(climb.first, tuple(climb.rows), best, stated, factor, climb.facts)
+def _for_this_card(loaded: Loaded) -> Loaded:
+    """With the measures that a small card gets anyway, as if they were stated."""
+    rows = loaded.config.training.batch_size * loaded.config.training.gradient_accumulation_steps
+    if loaded.config.training.auto_batch_size or loaded.config.memory.budget is not None:
+        return loaded
+    choice = choose(loaded)
+    knobs: dict[str, Any] = {}
+    if choice.micro_batch is not None and rows % choice.micro_batch == 0:
+        knobs["training.batch_size"] = choice.micro_batch
+        knobs["training.gradient_accumulation_steps"] = rows // choice.micro_batch
+    knobs |= {"optimization.gradient_checkpointing": True} if choice.recompute else {}
+    knobs |= {"data.pin_memory": "off"} if choice.pin_memory is False else {}
+    return with_knobs(loaded, knobs, "low-memory measures") if knobs else loaded
 
 
-def _resolved(plan: Plan, loaded: Loaded) -> dict[str, Any]:
-    """What `auto` came to in the lane that won, stated."""
-    found: dict[str, Any] = {
-        "training.precision": plan.precision,
-        "training.compile": plan.compile,
-        "training.threads": plan.threads,
-        "data.resident": "on" if plan.resident else "off",
-    }
-    if not plan.resident:
-        found["data.num_workers"] = plan.num_workers
-    return {key: value for key, value in found.items() if is_open(loaded.origins, key)}
+def _result(climb: Ladder) -> Climbed:
+    """The best that holds, with every knob of speed stated; without a kept row that is the baseline."""
+    best = climb.best
+    knobs = {**best.row.knobs, **resolved(climb.facts_of_best.plan, best.loaded), "training.tune": "off"}
+    loaded = without_idle(with_knobs(best.loaded, knobs))
+    knobs = {key: value for key, value in knobs.items() if loaded.origins.get(key) != "default"}
+    return Climbed(climb.first, tuple(climb.rows), loaded, knobs, best.row.factor, climb.facts)

@@ -31,6 +31,12 @@ SEARCHED = frozenset({*PLAIN, "training.threads"})
 """Every knob that a search may set without changing what is learned."""
 
 
+def is_open(origins: Mapping[str, str], key: str) -> bool:
+    """Whether nobody stated a key by hand: it is the default's, a template's, or was measured."""
+    origin = origins.get(key, "default")
+    return origin in ("default", TUNED) or (origin.startswith("template ") and " line " not in origin)
+
+
 def with_knobs(loaded: Loaded, knobs: Mapping[str, Any], origin: str = TUNED) -> Loaded:
     """The same configuration with `knobs` (dotted key -> value) in place of what it says."""
     config, origins = loaded.config, dict(loaded.origins)
@@ -47,6 +53,19 @@ def without_idle(loaded: Loaded) -> Loaded:
     """The same without values that have no effect beside the others, such as workers for resident data."""
     idle_keys = {need.key: idle.default_of(loaded.config, need.key) for need in idle.found(loaded.config)}
     return with_knobs(loaded, idle_keys, "default") if idle_keys else loaded
+
+
+def resolved(plan: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
+    """What `auto` came to in a plan, as knobs that nobody stated otherwise."""
+    found: dict[str, Any] = {
+        "training.precision": plan["precision"],
+        "training.compile": plan["compile"],
+        "training.threads": plan["threads"],
+        "data.resident": "on" if plan["resident"] else "off",
+    }
+    if not plan["resident"]:
+        found["data.num_workers"] = plan["num_workers"]
+    return {key: value for key, value in found.items() if is_open(loaded.origins, key)}
 
 
 def value_of(config: Config, key: str) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from hotloop import device as machine
 from hotloop.config import to_yaml
-from hotloop.tune.ladder import SEEDS
+from hotloop.tune.judge import SEEDS
 from hotloop.tune.verdict import LOSS_LEVEL, MARGIN, SPEED_LEVEL
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def in_words(knobs: Mapping[str, Any]) -> str:
     """`training.precision=bf16, data.resident=on`: what was chosen, without what is as usual."""
-    usual = ("off", "auto", "model", 0)
+    usual = ("off", "auto", "model", 0, "fp32")
     chosen = [f"{key}={value}" for key, value in knobs.items() if value not in usual]
     return ", ".join(chosen) or "nothing but the plain way holds"
 

@@ -119,6 +119,7 @@ class Timed:
     def __init__(self, lane: Lane, seconds: Callable[[], float]) -> None:
         self._lane, self._seconds = lane, seconds
         self.facts: LaneFacts = lane.facts()
+        self.alive = True
 
     def warm(self) -> float:
         return 0.0

@@ -115,7 +115,7 @@ def test_a_long_run_is_tuned_within_a_twentieth_of_its_time(
     def found(given: Loaded, reporter: Any, minutes: float, track: Any) -> Climbed:
         asked.append(60 * minutes)
         baseline = Row("baseline", {}, 1.0, 1.0)
-        facts = LaneFacts(session.plan.to_dict(), 1, False, False, False, False, 1, {})
+        facts = LaneFacts(session.plan.to_dict(), 1, False, False, False, False, 1, 1, {})
         return Climbed(baseline, (), with_knobs(given, KNOBS), dict(KNOBS), 1.3, facts)
 
     monkeypatch.setattr(auto, "tune", found)
