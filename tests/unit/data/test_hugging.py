@@ -130,6 +130,7 @@ def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor
 def test_fit_takes_it_for_training_and_validation_and_says_what_it_leaves(capsys) -> None:
     data = table(x=[float(n % 7) for n in range(64)], text=["t"] * 64)
     halves = data.train_test_split(0.25, seed=1)
+    torch.manual_seed(0)  # from some weights 60 steps are too few
     run = hotloop.fit(
         torch.nn.Linear(1, 1), halves["train"], val=halves["test"], loss=loss, max_steps=60, learning_rate=0.1, **STILL
     )
