@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 import hotloop
+from hotloop.data.survivors import worker_died
 from hotloop.errors import HotloopError
 
 ROWS, BATCH = 48, 4
@@ -66,3 +67,11 @@ def test_training_goes_on_with_fewer_workers_from_the_same_batch(tmp_path: Path)
 def test_a_worker_that_crashes_in_its_own_code_ends_the_run_with_the_step(tmp_path: Path) -> None:
     with pytest.raises(HotloopError, match="crashed at step"):
         _train(tmp_path / "crash", Rows(tmp_path, {5: signal.SIGSEGV}), 1)
+
+
+def test_what_a_rows_own_code_raises_in_a_worker_is_no_death() -> None:
+    assert worker_died(EOFError()) and worker_died(
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    )
+    assert not worker_died(EOFError("Caught EOFError in DataLoader worker process 0."))
+    assert not worker_died(RuntimeError("Caught RuntimeError in DataLoader worker process 0."))

@@ -145,8 +145,9 @@ def _train(loaded: Loaded, as_json: bool) -> None:
 
 def _train_folds(loaded: Loaded, reporter: Console, as_json: bool) -> None:
     from hotloop import folds
-    from hotloop.tune.choose import choose
+    from hotloop.tune.choose import choose, refuse_idle_tuning
 
+    refuse_idle_tuning(loaded, "folds are trained as they are")
     try:
         choice = choose(folds.only(loaded, 1), reporter=reporter)  # folds are alike: what pays in one pays in all
         done = folds.train_folds(loaded, reporter, choice=choice)

@@ -74,15 +74,13 @@ def tune(words: tuple[str, ...], minutes: float, out: Path, allow_batch_change: 
     written = _write(found, out)
     file = out / TUNED
     write_atomic(file, tuned_yaml(found, " ".join(words)).encode())
-    if as_json:
-        print_json({**found.to_json(), "written": [str(path) for path in (file, *written)]})
-    else:
-        _show(found)
-        click.echo(f"written: {', '.join(map(str, (file, *written)))}")
     if not allow_batch_change:
         _keep(loaded, found)
     if as_json:
+        print_json({**found.to_json(), "written": [str(path) for path in (file, *written)]})
         return
+    _show(found)
+    click.echo(f"written: {', '.join(map(str, (file, *written)))}")
     click.echo(f"train with it: hotloop train {words[0]} --config {file}")
 
 
@@ -120,9 +118,13 @@ def _write(found: Climbed, out: Path) -> list[Path]:
 
 
 def _keep(loaded: Loaded, found: Climbed) -> None:
+    """For later runs; what was found counts without that too."""
     from hotloop.tune.kept import keep, key_of
 
-    keep(key_of(loaded, found.facts.parameters, found.facts.shape), found.knobs, found.factor)
+    try:
+        keep(key_of(loaded, found.facts.parameters, found.facts.shape), found.knobs, found.factor)
+    except HotloopError as error:
+        click.secho(f"note: not kept for later runs: {error.what}", fg="yellow", err=True)
 
 
 def _show(found: Climbed) -> None:

@@ -1,8 +1,8 @@
 """Recomputing activations: a block keeps its inputs alone, and the backward pass runs it again (checkpointing).
 
-A block's `forward` is replaced on the instance, so that parameters, state dicts, hooks, copies and pickles stay what
-they were; `remove` takes it off again. It acts where a block trains and gradients are taken, nowhere else. The second
-run draws the same random numbers and leaves no trace: buffers (the statistics of BatchNorm) change once.
+A block's `forward` is replaced on the instance (`engine.forwards`); `remove` takes it off again. It acts where a block
+trains and gradients are taken, nowhere else. The second run draws the same random numbers and leaves no trace: buffers
+(the statistics of BatchNorm) change once.
 
 Source: Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174.
 """
@@ -23,6 +23,7 @@ from hotloop import device as machine
 from hotloop.engine import layout, regions
 from hotloop.engine.blocks import KEY, Named, named, runnable
 from hotloop.engine.blocks import blocks_of as blocks_of
+from hotloop.engine.forwards import unwrap, wrap
 from hotloop.errors import HotloopError
 
 How = bool | float | tuple[str, ...]
@@ -72,14 +73,7 @@ def remove(model: nn.Module) -> None:
     """Take off every wrapper that `apply` put on; the model's own switch stays as it is (see `put_back`)."""
     machine.set_activation_budget(None)
     regions.remove(model)  # they are put on last
-    for part in model.modules():
-        wrapper = part.__dict__.get("forward")
-        if isinstance(wrapper, partial) and wrapper.func is _forward:
-            before = wrapper.args[1]
-            if before is None:
-                del part.__dict__["forward"]
-            else:
-                part.__dict__["forward"] = before
+    unwrap(model, _forward)
 
 
 @contextlib.contextmanager
@@ -115,7 +109,7 @@ def _wrap(chosen: Named, total: int, *, where_named: bool) -> list[str]:
         raise HotloopError(f"{', '.join(left)} cannot be recomputed: {why}", where=KEY, fix=f"leave {left[0]} out")
     taken = [(name, part) for name, part in chosen if name not in left]
     for _, part in taken:
-        part.__dict__["forward"] = partial(_forward, part, part.__dict__.get("forward"))
+        wrap(part, _forward)
     names = [name for name, _ in taken]
     shown = ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]}, ... {names[-1]}"
     count = f"{len(names)} part{'' if len(names) == 1 else 's'}"

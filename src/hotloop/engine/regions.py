@@ -1,9 +1,8 @@
 """Compiling block by block: each repeated block is one compiled piece, and blocks of one class share one program.
 
-A block's `forward` is replaced on the instance, so that parameters, state dicts, hooks, copies and pickles stay what
-they were; `remove` takes it off again. The program is built from the class's own `forward`, with the block as an
-argument, so torch builds it once for all blocks of that class. It runs where a block trains and gradients are taken,
-nowhere else: an evaluation is not compiled.
+A block's `forward` is replaced on the instance (`engine.forwards`); `remove` takes it off again. The program is built
+from the class's own `forward`, with the block as an argument, so torch builds it once for all blocks of that class. It
+runs where a block trains and gradients are taken, nowhere else: an evaluation is not compiled.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from hotloop.engine.blocks import Named, blocks_of
+from hotloop.engine.forwards import unwrap, wrap
 from hotloop.errors import HotloopError
 
 
@@ -48,7 +48,7 @@ def apply(model: nn.Module) -> list[str]:
     own = [name for name, part in blocks if not _is_known(part.__dict__.get("forward"))]
     taken = [(name, part) for name, part in blocks if name not in own]
     for _, part in taken:
-        part.__dict__["forward"] = partial(_forward, part, part.__dict__.get("forward"))
+        wrap(part, _forward)
     lines = [_told(taken)] if taken else []
     return lines + ([f"not compiled: {', '.join(own)}; the forward pass was replaced on the instance"] if own else [])
 
@@ -62,29 +62,18 @@ def _told(taken: Named) -> str:
 
 def remove(model: nn.Module) -> None:
     """Take off every wrapper that `apply` put on."""
-    for part, wrapper in _wrapped(model):
-        before = wrapper.args[1]
-        if before is None:
-            del part.__dict__["forward"]
-        else:
-            part.__dict__["forward"] = before
+    unwrap(model, _forward)
 
 
 @contextlib.contextmanager
 def resting(model: nn.Module) -> Iterator[None]:
     """Nothing is compiled inside: for passes over other sizes than training's."""
-    found = _wrapped(model)
-    remove(model)
+    found = unwrap(model, _forward)
     try:
         yield
     finally:
         for part, wrapper in found:
             part.__dict__["forward"] = wrapper
-
-
-def _wrapped(model: nn.Module) -> list[tuple[nn.Module, partial[Any]]]:
-    found = [(part, part.__dict__.get("forward")) for part in model.modules()]
-    return [(part, own) for part, own in found if isinstance(own, partial) and own.func is _forward]
 
 
 def _is_known(own: Any) -> bool:

@@ -38,6 +38,12 @@ def choose(loaded: Loaded, task: Task | None = None, reporter: Reporter | None =
     quiet = config.experiment.log_level in ("warning", "error")
     shown: Reporter = Silent() if reporter is None or quiet else reporter
     device = machine.pick_device(config.training.device)
+    if searched:
+        refuse_idle_tuning(loaded, "training.auto_batch_size and memory.budget search by themselves")
+    if isinstance(task, Given):
+        refuse_idle_tuning(
+            loaded, "candidates run in other processes, which cannot build a model that is only in this one"
+        )
     if not searched:
         return _for_a_small_card(loaded, task, device)
     if config.memory.budget is None:
@@ -47,6 +53,20 @@ def choose(loaded: Loaded, task: Task | None = None, reporter: Reporter | None =
         budget = machine.budget_bytes(config.memory.budget, device)
         found = find_fitting(_bench(loaded, task, budget), budget, Choice(), freedom(loaded, device), shown)
     return replace(found, precision=found.precision if config.training.precision == "auto" else None)
+
+
+def refuse_idle_tuning(loaded: Loaded, why: str) -> None:
+    """A `training.tune=auto` that a person states, where nothing would be tuned.
+
+    Raises:
+        HotloopError: with the reason.
+    """
+    if loaded.config.training.tune == "auto" and not is_open(loaded.origins, "training.tune"):
+        raise HotloopError(
+            f"training.tune=auto has no effect here: {why}",
+            where="training.tune",
+            fix="leave it out; a task in a file is tuned with `hotloop tune FILE.py:CLASS`",
+        )
 
 
 def freedom(loaded: Loaded, device: torch.device) -> Freedom:

@@ -16,7 +16,6 @@ from hotloop import device as machine
 from hotloop.config.load import Loaded
 from hotloop.errors import HotloopError
 from hotloop.runs.reporter import Reporter
-from hotloop.saved import FIT
 from hotloop.tune.choose import choose
 from hotloop.tune.knobs import Rung, rungs
 from hotloop.tune.ladder import Ladder
@@ -72,7 +71,7 @@ def ladder(
         track: where lanes are opened; processes of their own by default.
 
     Raises:
-        HotloopError: the run cannot be put together, or its model is only in another process.
+        HotloopError: the run cannot be put together, or something else searches for its micro-batch.
     """
     return _climbed(loaded, reporter, minutes, batch_change, track, own=False)
 
@@ -92,12 +91,6 @@ def _climbed(
         raise HotloopError(
             "the micro-batch is searched for already (training.auto_batch_size or memory.budget)",
             fix="leave that out: tuning tries micro-batches too; or train without tuning",
-        )
-    if loaded.config.task == FIT:
-        raise HotloopError(
-            "candidates run in processes of their own, which cannot build a model that is only in this one",
-            where="training.tune",
-            fix="put model and data into a task in a file, and call `hotloop tune FILE.py:CLASS`",
         )
     plain = {key: value for key, value in PLAIN.items() if is_open(loaded.origins, key)}
     climb = Ladder(track or FreshTrack(), with_knobs(loaded, plain), reporter, minutes)

@@ -7,11 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+import hotloop
+from hotloop import assemble
 from hotloop.cli.main import main
+from hotloop.cli.tune import _keep
+from hotloop.config.load import load
+from hotloop.errors import HotloopError
+from hotloop.runs.reporter import Silent
+from hotloop.saved import make_task
+from hotloop.tasks import options_of
+from hotloop.tasks.own import load_user_task
+from hotloop.tune.auto import settle
+from hotloop.tune.row import Row
+from hotloop.tune.search import Climbed
 
 from .owned import write
+from .test_ladder import Made
 
 ROW = {
     *("name", "knobs", "ms_per_step", "samples_per_second", "spread", "peak_memory", "compile_seconds"),
@@ -92,3 +106,35 @@ def test_mistakes_are_told_without_a_traceback(words: list[str], said: str, caps
     assert main(words) == 2
     shown = capsys.readouterr().err
     assert said in shown and "Traceback" not in shown
+
+
+def test_a_later_run_finds_what_was_tuned(tuned: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, task = tuned
+    monkeypatch.setenv("HOTLOOP_CACHE", str(folder / "cache"))
+    options, _ = load_user_task(task)
+    config = load(options, arguments=FIXED)
+    session = assemble.build(config, make_task(config.config))
+    session.predicted_seconds = 60.0
+    other = settle(config, session, Silent())
+    assert other is not None and other.config.training.batch_size == 32
+    assert other.config.training.gradient_accumulation_steps == 1 and "measured on" in other.notes[-1]
+
+
+def test_a_cache_that_cannot_be_written_takes_nothing_away(
+    tuned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "in_the_way"
+    file.touch()
+    monkeypatch.setenv("HOTLOOP_CACHE", str(file / "cache"))
+    found = Climbed(Row("baseline", {}), (), load(options_of("gpt")), {}, 1.0, Made(load(options_of("gpt")), {}).facts)
+    _keep(load(options_of("gpt")), found)
+    assert "not kept for later runs" in capsys.readouterr().err
+
+
+def test_tuning_that_is_asked_for_where_it_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "classify", "training.tune=auto", "data.folds=3"]) == 2
+    assert main(["train", "gpt", "training.tune=auto", "training.auto_batch_size=true"]) == 2
+    assert capsys.readouterr().err.count("training.tune=auto has no effect here") == 2
+    data = {"x": torch.ones(4, 1)}
+    with pytest.raises(HotloopError, match="has no effect here"):
+        hotloop.fit(torch.nn.Linear(1, 1), data, loss=lambda net, batch: net(batch["x"]), tune="auto", progress=False)
