@@ -117,10 +117,10 @@ class TokenShift(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float, causal: bool) -> Tensor:
     """Scaled dot-product attention, (B, H, T, D); with `causal` a position sees itself and what is before it.
 
-    The fused kernel of the device, but for short contexts in bf16 on a CPU, where it is several times slower than
-    the same arithmetic as two matrix products.
+    The fused kernel of the device, but for contexts in bf16 on a CPU up to some length, where it is up to several
+    times slower than the same arithmetic as matrix products.
     """
-    if _better_written_out(query, key):
+    if _better_written_out(query, key, _LONGEST_CAUSAL if causal else _LONGEST_WHOLE):
         return _attend_written_out(query, key, value, dropout, causal)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
 
@@ -131,7 +131,7 @@ def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | No
     Args:
         visible: boolean, broadcasts to (B, H, T, S); every query sees something. None shows all.
     """
-    if _better_written_out(query, key):
+    if _better_written_out(query, key, _LONGEST_WHOLE):
         scores = (query * query.size(-1) ** -0.5) @ key.mT
         if visible is not None:
             scores = scores.masked_fill(~visible, float("-inf"))
@@ -139,25 +139,32 @@ def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | No
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
 
 
-def _better_written_out(query: Tensor, key: Tensor) -> bool:
-    """Whether two matrix products are faster than the fused kernel; never where the run names that kernel."""
-    short = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= _WRITTEN_OUT
+def _better_written_out(query: Tensor, key: Tensor, longest: int) -> bool:
+    """Whether matrix products are faster than the fused kernel; never where the run names that kernel."""
+    short = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.size(2) <= longest
     return short and not names_fused_attention()
 
 
-_WRITTEN_OUT = 512  # tokens up to which the scores (T x T a head) are worth holding
+_LONGEST_WHOLE, _LONGEST_CAUSAL = 512, 1024  # tokens up to which the scores (T x T a head) are worth holding
 
 
 def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool) -> Tensor:
+    """Two products and a softmax; causal in blocks of queries, each with no keys but those up to its own end.
+
+    The blocks leave out most of the scores that a mask would only throw away, and are small enough for the cache.
+    """
     rows, heads, length, width = query.shape
     q, k, v = (part.reshape(rows * heads, -1, width) for part in (query, key, value))
     mask = torch.zeros(length, key.size(2), dtype=query.dtype)
     if causal:
         mask = torch.full_like(mask, float("-inf")).triu(1)
-    shares = torch.baddbmm(mask, q, k.mT, alpha=width**-0.5).softmax(dim=-1)
-    if dropout:
-        shares = F.dropout(shares, dropout)
-    return torch.bmm(shares, v).view(rows, heads, length, width)
+    parts, block = [], (64 if length <= 256 else 128) if causal else length
+    for start in range(0, length, block):
+        rows_seen = slice(start, start + block)
+        seen = slice(0, min(length, start + block)) if causal else slice(None)
+        shares = torch.baddbmm(mask[rows_seen, seen], q[:, rows_seen], k[:, seen].mT, alpha=width**-0.5).softmax(-1)
+        parts.append(torch.bmm(F.dropout(shares, dropout) if dropout else shares, v[:, seen]))
+    return torch.cat(parts, dim=1).view(rows, heads, length, width)
 
 
 class SelfAttention(nn.Module):

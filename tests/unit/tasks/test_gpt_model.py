@@ -194,14 +194,30 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(tokens()), model(tokens()))
 
 
-@pytest.mark.parametrize(("queries", "causal"), [(12, True), (1, False)])
-def test_attention_written_out_equals_the_fused_kernel(queries, causal):
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal"),
+    [(12, 12, True), (1, 12, False), (65, 65, True), (256, 256, True), (300, 300, True), (300, 300, False)],
+)
+def test_attention_written_out_equals_the_fused_kernel(queries, keys, causal):
     draw = torch.Generator().manual_seed(4)
-    q, k, v = (torch.randn(2, 3, length, 8, generator=draw) for length in (queries, 12, 12))
-    fused = attend(q, k, v, dropout=0.0, causal=causal)
-    written = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), dropout=0.0, causal=causal)
-    assert written.dtype == torch.bfloat16
-    torch.testing.assert_close(written.float(), fused, rtol=0, atol=0.03)
+    q, k, v = (torch.randn(2, 3, length, 8, generator=draw) for length in (queries, keys, keys))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [part.to(dtype, copy=True).requires_grad_() for part in (q, k, v)]
+        mixed = attend(*inputs, dropout=0.0, causal=causal)
+        assert mixed.dtype == dtype
+        mixed.float().pow(2).sum().backward()
+        found.append([part.float() for part in (mixed, *(one.grad for one in inputs))])
+    for fused, written in zip(*found, strict=True):
+        torch.testing.assert_close(written, fused, rtol=0.03, atol=0.015 * fused.abs().max().item())
+
+
+def test_attention_in_blocks_drops_each_share_by_itself():
+    q = torch.zeros(1, 1, 200, 8, dtype=torch.bfloat16)  # every share is 1 / (position + 1)
+    v = torch.ones(1, 1, 200, 8, dtype=torch.bfloat16)
+    kept = attend(q, q, v, dropout=0.5, causal=True)[0, 0, :, 0].float()
+    assert kept[100:].mean().item() == pytest.approx(1, abs=0.1)
+    assert kept[100:].std().item() == pytest.approx(150**-0.5, rel=0.4)
 
 
 @pytest.mark.parametrize("style", STYLES)
