@@ -54,11 +54,18 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
     )
     try:
         found = tune(loaded, reporter, _BEGIN_WITHIN * seconds / 60, track=FreshTrack(seconds))
-        keep(key, found.knobs, found.factor)
     except Exception as error:  # a search is no reason for a run not to begin
         said = error.what if isinstance(error, HotloopError) else f"{type(error).__name__}: {error}"
         return _noted(loaded, f"tuning came to nothing ({said}): training as without it")
-    return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most)")
+    return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most; {_kept(key, found)})")
+
+
+def _kept(key: dict[str, Any], found: Climbed) -> str:
+    """Keep what was found for later runs; where its rows are, or why they are not."""
+    try:
+        return f"rows in {keep(key, found.knobs, found.factor, found.to_json())}"
+    except HotloopError as error:
+        return f"not kept for later runs: {error.what}"
 
 
 def _fitting(loaded: Loaded, knobs: dict[str, Any]) -> Loaded | None:

@@ -84,12 +84,15 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
     return plain[section][name]
 
 
-def keep(key: Mapping[str, Any], knobs: Mapping[str, Any], factor: float) -> Path:
-    """Write a result down; returns its file."""
+def keep(
+    key: Mapping[str, Any], knobs: Mapping[str, Any], factor: float, ladder: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a result down, with what ladder.json would hold, for people; returns its file."""
     file = _file(key)
     with telling("make", file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     found = {"key": key, "knobs": dict(knobs), "factor": factor, "measured": time.strftime("%Y-%m-%d")}
+    found |= {"ladder": dict(ladder)} if ladder else {}
     write_atomic(file, json.dumps(found, indent=2, default=str).encode())
     return file
 

@@ -199,6 +199,7 @@ class Ladder:
             samples_per_second=own.rows / own.median,
             spread=own.spread,
             peak_memory=runner.peak(),
+            device_use=own.use,
             compile_seconds=compiled,
             factor=compare_speed(_each_row(base), _each_row(own)).factor,
             reason=speed.reason,

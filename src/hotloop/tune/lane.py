@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from hotloop.engine.reduce import couples_the_batch
 from hotloop.task import Batch, Task
 from hotloop.tune import proof
 from hotloop.tune.settings import PLAIN, with_knobs
+from hotloop.usage import Meter
 
 Build = Callable[[Loaded], Session]
 _ATTENTION = {"scaled_dot_product_attention", "sdpa_attention_forward", "attend", "attend_to"}
@@ -74,11 +75,13 @@ class Burst:
         steps: how many.
         seconds: of all of them.
         rows: that they saw.
+        use: how busy the device was, 0 to 1; None where that is not told.
     """
 
     steps: int
     seconds: float
     rows: int
+    use: float | None = None
 
 
 class Lane:
@@ -135,7 +138,9 @@ class Lane:
         ahead = plan.num_workers * max(1, plan.prefetch) if plan.num_workers else 0
         one = self._burst(1 + ahead)
         pace = one.seconds / one.steps
+        meter = Meter(self._device)
         burst = self._burst(max(1, int((seconds - pace) / pace) if pace > 0 else 1))
+        burst = replace(burst, use=meter.share())
         if ahead:
             self._end_feed()
         return burst

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -21,11 +21,12 @@ class Timing:
     Args:
         seconds: one for each round.
         rows: that a step sees.
-        spread: (largest - smallest) / median.
+        use: how busy the device was, median of the rounds; None where that is not told.
     """
 
     seconds: tuple[float, ...]
     rows: int
+    use: float | None = None
 
     @property
     def median(self) -> float:
@@ -57,15 +58,22 @@ def race(runners: Mapping[str, Runner], against: str, candidate: str, hurried: b
         return {name: Timing((paces[name],) * 2, runners[name].facts.plan["effective_batch"]) for name in runners}
     rounds = FEWER if hurried or max(paces.values()) > LONG else ROUNDS
     names, found = list(runners), {name: list[float]() for name in runners}
-    rows = dict.fromkeys(names, 0)
+    rows, uses = dict.fromkeys(names, 0), {name: list[float | None]() for name in runners}
     for number in range(rounds):
         for name in names[::-1] if number % 2 else names:
             burst = runners[name].run(min(_LONGEST, max(_SHORTEST, _STEPS * paces[name])))
             found[name].append(burst.seconds / burst.steps)
             rows[name] = burst.rows // burst.steps
+            uses[name].append(burst.use)
         if number + 1 >= HOPELESS_AFTER and is_hopeless(found[against], found[candidate]):
             break
-    return {name: Timing(tuple(found[name]), rows[name]) for name in names}
+    return {name: Timing(tuple(found[name]), rows[name], middle_use(uses[name])) for name in names}
+
+
+def middle_use(uses: Sequence[float | None]) -> float | None:
+    """Median of what is known."""
+    known = [use for use in uses if use is not None]
+    return median(known) if known else None
 
 
 def _pace(runner: Runner) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hotloop.runs.wording import thousands
 from hotloop.tune.lanes import Runner
+from hotloop.tune.race import middle_use
 from hotloop.tune.tried import size_text
 
 _BASELINE_ROUNDS, _SECONDS = 3, 0.5
@@ -23,6 +24,7 @@ class Row:
         ms_per_step, samples_per_second: medians; 0 where it did not run.
         spread: (largest - smallest) / median of the rounds.
         peak_memory: bytes of its process, above what it had without data and model.
+        device_use: how busy the device was, 0 to 1 (`usage.Meter`); None where that is not told.
         compile_seconds: what the first step took beyond a later one.
         loss_difference: to the baseline after the same steps; None where it was not tested.
         loss_verdict: what the proof says.
@@ -37,6 +39,7 @@ class Row:
     samples_per_second: float = 0.0
     spread: float = 0.0
     peak_memory: int = 0
+    device_use: float | None = None
     compile_seconds: float = 0.0
     loss_difference: float | None = None
     loss_verdict: str = "not tested"
@@ -66,6 +69,7 @@ class Row:
             "samples_per_second": round(self.samples_per_second, 3) if ran else None,
             "spread": round(self.spread, 4) if ran else None,
             "peak_memory": self.peak_memory or None,
+            "device_use": None if self.device_use is None else round(self.device_use, 3),
             "compile_seconds": round(self.compile_seconds, 3) if ran else None,
             "loss_difference": self.loss_difference,
             "loss_verdict": self.loss_verdict,
@@ -82,8 +86,8 @@ def baseline_row(runner: Runner) -> Row:
     middle, rows = seconds[len(seconds) // 2], bursts[0].rows // bursts[0].steps
     spread = (seconds[-1] - seconds[0]) / middle
     return Row(
-        "baseline", {}, 1e3 * middle, rows / middle, spread, runner.peak(), factor=1.0, kept=True, loss_verdict="same",
-        loss_difference=0.0, reason="what the others are measured against",
+        "baseline", {}, 1e3 * middle, rows / middle, spread, runner.peak(), middle_use([one.use for one in bursts]),
+        factor=1.0, kept=True, loss_verdict="same", loss_difference=0.0, reason="what the others are measured against",
     )  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def line(row: Row, baseline: Row) -> str:
     return f"{row.name}: {speed}, {row.factor:.2f}x; {'kept' if row.kept else 'not kept'}: {row.reason}"
 
 
-TITLES = ("", "ms/step", "samples/s", "+-", "peak", "compile", "loss", "factor", "")
+TITLES = ("", "ms/step", "samples/s", "+-", "peak", "use", "compile", "loss", "factor", "")
 
 
 def table(baseline: Row, rows: Sequence[Row]) -> list[str]:
@@ -124,6 +128,7 @@ def _cells(row: Row) -> list[str]:
         thousands(row.samples_per_second),
         f"{row.spread:.0%}",
         size_text(row.peak_memory) if row.peak_memory else "-",
+        "-" if row.device_use is None else f"{row.device_use:.0%}",
         f"{row.compile_seconds:.0f} s" if row.compile_seconds >= 0.5 else "-",
         loss,
         f"{row.factor:.2f}x",

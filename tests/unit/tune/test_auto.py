@@ -107,7 +107,7 @@ def test_off_and_other_searches_leave_it_out(
 
 
 def test_a_long_run_is_tuned_within_a_twentieth_of_its_time(
-    run: tuple[Loaded, assemble.Session], monkeypatch: pytest.MonkeyPatch
+    run: tuple[Loaded, assemble.Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     loaded, session = run
     asked: list[float] = []
@@ -125,6 +125,14 @@ def test_a_long_run_is_tuned_within_a_twentieth_of_its_time(
     assert other is not None and "1.30x" in other.notes[-1]
     kept = recall(_key(loaded, session))
     assert kept is not None and kept.knobs == KNOBS
+    file = Path(other.notes[-1].rpartition("rows in ")[2].rstrip(")"))
+    assert json.loads(file.read_text(encoding="utf-8"))["ladder"]["baseline"]["name"] == "baseline"
+
+    (tmp_path / "taken").write_text("a file where the cache would be")
+    monkeypatch.setenv("HOTLOOP_CACHE", str(tmp_path / "taken"))
+    other = auto.settle(loaded, session, Silent())
+    assert other is not None and "1.30x" in other.notes[-1] and "not kept" in other.notes[-1]
+    assert other.config.training.precision == KNOBS["training.precision"]
 
 
 def test_a_search_that_fails_is_told_and_changes_nothing(

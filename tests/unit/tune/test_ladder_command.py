@@ -28,8 +28,8 @@ from .owned import write
 from .test_ladder import Made
 
 ROW = {
-    *("name", "knobs", "ms_per_step", "samples_per_second", "spread", "peak_memory", "compile_seconds"),
-    *("loss_difference", "loss_verdict", "factor", "kept", "reason"),
+    *("name", "knobs", "ms_per_step", "samples_per_second", "spread", "peak_memory", "device_use"),
+    *("compile_seconds", "loss_difference", "loss_verdict", "factor", "kept", "reason"),
 }
 FIXED = ["training.precision=fp32", "training.compile=off", "training.threads=1", "training.device=cpu"]
 FIXED += [
