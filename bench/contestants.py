@@ -37,6 +37,7 @@ class Work:
     batch: int = 32
     threads: int = 2
     seed: int = 1
+    hidden: int = HIDDEN
 
     @property
     def warmup(self) -> int:
@@ -51,7 +52,7 @@ class Work:
 
     def model(self) -> nn.Module:
         torch.manual_seed(self.seed)
-        return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
+        return nn.Sequential(nn.Linear(FEATURES, self.hidden), nn.ReLU(), nn.Linear(self.hidden, CLASSES))
 
     def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
         """Decay for matrices only, as hotloop and HF Trainer do it: two groups for everyone."""

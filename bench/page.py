@@ -107,15 +107,19 @@ def quality(stored: Mapping[str, Any]) -> list[str]:
 
 
 def overhead(stored: Mapping[str, Any]) -> list[str]:
-    """What a step costs over a bare loop."""
+    """What a step costs over a bare loop, on a network of one size."""
     if not stored:
         return [f"{NOT_RUN}."]
+    about = stored["about"]
+    size = f"{about['rounds']} rounds of {about['steps']} steps, {about['batch']} rows, {about.get('hidden', 64)} wide."
     rows = [
         [row["name"], f"{row['ms_per_step']:.3f}", "{:.3f} .. {:.3f}".format(*row["spread"]),
-         f"{row['over_bare_ms']:+.3f}", "{:+.3f} .. {:+.3f}".format(*row["over_bare_spread"])]
+         f"{row['over_bare_ms']:+.3f}", "{:+.3f} .. {:+.3f}".format(*row["over_bare_spread"]), f"{row['ratio']:.3f}",
+         "{:.3f} .. {:.3f}".format(*row.get("ratio_spread", (row["ratio"],) * 2))]
         for row in stored["rows"]
     ]  # fmt: skip
-    return table(("", "ms a step", "min .. max", "over bare", "min .. max"), rows)
+    titles = ("", "ms a step", "min .. max", "over bare, ms", "min .. max", "times bare", "min .. max")
+    return [size, "", *table(titles, rows), ""]
 
 
 def gpu(stored: Mapping[str, Any]) -> list[str]:
@@ -153,7 +157,7 @@ def page(stored: Mapping[str, Mapping[str, Any]]) -> str:
         lines += throughput(result)
     lines += ["## Time to quality", "", "Whole commands, start-up and evaluation included, each until its target.", ""]
     lines += [*quality(stored.get("quality", {})), "", "## What a step costs over a bare loop", ""]
-    lines += [*overhead(stored.get("overhead", {})), "", "## On an NVIDIA GPU", ""]
+    lines += [*overhead(stored.get("overhead", {})), *overhead(stored.get("overhead_large", {})), "", "## On an NVIDIA GPU", ""]
     lines += [*gpu(stored.get("gpu", {})), ""]
     for result in cuda.get("workloads", []):
         lines += throughput(result)
