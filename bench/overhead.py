@@ -86,8 +86,10 @@ def table(results: dict[str, list[tuple[float, float]]]) -> list[dict[str, Any]]
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    print(f"{'':24}{'ms/step':>9}{'min .. max':>18}{'over bare':>12}{'min .. max':>20}{'ratio':>8}"
-          f"{'min .. max':>15}{'loss':>9}")
+    print(
+        f"{'':24}{'ms/step':>9}{'min .. max':>18}{'over bare':>12}{'min .. max':>20}{'ratio':>8}"
+        f"{'min .. max':>15}{'loss':>9}"
+    )
     for row in rows:
         spread = "{:.4f} .. {:.4f}".format(*row["spread"])
         over = "{:+.4f} .. {:+.4f}".format(*row["over_bare_spread"])
@@ -121,8 +123,10 @@ def main() -> None:
     work = Work(given.steps, min(100, given.steps // 4), given.batch, given.threads, hidden=given.hidden)
     skipped = {name: f"{FIELD[name][0]} is not installed" for name in given.names if not find_spec(FIELD[name][0])}
     rows = table(run_rounds([name for name in given.names if name not in skipped], work, given.rounds))
-    about = {"torch": torch.__version__, "python": platform.python_version(), "threads": work.threads,
-             "cores": os.cpu_count(), "rounds": given.rounds, "steps": work.steps, "batch": work.batch, "hidden": work.hidden}  # fmt: skip
+    about = {
+        "torch": torch.__version__, "python": platform.python_version(), "threads": work.threads,
+        "cores": os.cpu_count(), "rounds": given.rounds, "steps": work.steps, "batch": work.batch, "hidden": work.hidden,
+    }  # fmt: skip
     found = json.dumps({"about": about, "rows": rows, "skipped": skipped}, indent=1)
     if given.store:
         Path(given.store).parent.mkdir(exist_ok=True)

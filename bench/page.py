@@ -157,7 +157,13 @@ def page(stored: Mapping[str, Mapping[str, Any]]) -> str:
         lines += throughput(result)
     lines += ["## Time to quality", "", "Whole commands, start-up and evaluation included, each until its target.", ""]
     lines += [*quality(stored.get("quality", {})), "", "## What a step costs over a bare loop", ""]
-    lines += [*overhead(stored.get("overhead", {})), *overhead(stored.get("overhead_large", {})), "", "## On an NVIDIA GPU", ""]
+    lines += [
+        *overhead(stored.get("overhead", {})),
+        *overhead(stored.get("overhead_large", {})),
+        "",
+        "## On an NVIDIA GPU",
+        "",
+    ]
     lines += [*gpu(stored.get("gpu", {})), ""]
     for result in cuda.get("workloads", []):
         lines += throughput(result)

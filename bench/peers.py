@@ -285,5 +285,9 @@ def serve(name: str, workload: Workload, warm: int, folder: str, channel: TextIO
     knobs = workload.tuned_knobs() if tuned else workload.default_knobs()
     if knobs.threads is not None:
         torch.set_num_threads(knobs.threads)
+    if knobs.keep_freed:
+        from hotloop.memory import keep_freed
+
+        keep_freed(True)
     os.chdir(folder)  # what a trainer writes of its own accord lands there
     trainer(prepare(workload, knobs, folder), pacer)

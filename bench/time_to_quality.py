@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-PLAIN = ("training.precision=fp32", "training.compile=off", "data.resident=off")
+PLAIN = ("training.precision=fp32", "training.compile=off", "data.resident=off", "memory.keep_freed=off")
 QUALITY = Path(__file__).resolve().parent / "results" / "quality.json"
 
 

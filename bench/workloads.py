@@ -32,7 +32,9 @@ TUNED: dict[str, dict[str, Any]] = {
     "translate": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
     "classify": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
 }
-AUTO = {"training.precision": "auto", "training.compile": "auto", "training.threads": "auto"}
+AUTO = {
+    "training.precision": "auto", "training.compile": "auto", "training.threads": "auto", "memory.keep_freed": "auto",
+}  # fmt: skip
 SAME = {
     "optimization.optimizer": "adamw", "optimization.lr_scheduler": "constant", "optimization.warmup_ratio": 0.0,
     "optimization.max_grad_norm": 1.0, "optimization.weight_decay": 0.01, "training.eval_every": "off",
@@ -52,6 +54,7 @@ class Knobs:
     fused: bool = False
     blocks: bool = False  # each repeated block is compiled, not the whole
     channels_last: bool = False
+    keep_freed: bool = False  # malloc keeps what tensors gave back
     pad: bool = False  # the last, shorter batch is filled up, as hotloop does where code is compiled
 
 
@@ -109,6 +112,7 @@ class Workload:
             compile=compiled and not blocks,
             blocks=compiled and blocks,
             channels_last=keys.get("training.channels_last") == "on",
+            keep_freed=keys["memory.keep_freed"] != "off" and self.device == "cpu",
             pad=compiled,
             threads=threads if isinstance(threads, int) else None,
             micro=size if size < self.batch else None,
@@ -245,9 +249,11 @@ def with_tuned(workload: Workload, folder: str | None) -> Workload:
         return workload
     stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     keys = {
-        f"{section}.{key}": value for section in ("training", "data") for key, value in stored.get(section, {}).items()
+        f"{section}.{key}": value
+        for section in ("training", "data", "memory")
+        for key, value in stored.get(section, {}).items()
     }
     kept = ("training.precision", "training.compile", "training.compile_region", "training.channels_last",
             "training.threads", "training.attention", "training.batch_size", "training.gradient_accumulation_steps",
-            "data.resident")  # fmt: skip
+            "data.resident", "memory.keep_freed")  # fmt: skip
     return replace(workload, tuned={key: value for key, value in keys.items() if key in kept})

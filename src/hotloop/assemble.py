@@ -26,6 +26,7 @@ from hotloop.data.source import Source
 from hotloop.distributed import require_single_process
 from hotloop.engine import callbacks as observers
 from hotloop.engine import measure, recompute, schedule
+from hotloop.engine.budgeting import keeps_freed
 from hotloop.engine.execution import capture_steps, compiled, prepare_model
 from hotloop.engine.footprint import Forecast
 from hotloop.engine.hooks import Hooks
@@ -157,6 +158,7 @@ def _settle_process(config: Config, plan: Plan | None, device: torch.device) -> 
     machine.set_deterministic(config.training.deterministic)
     machine.set_attention(plan.attention if plan else config.training.attention, device)
     machine.set_threads(plan.threads if plan else config.training.threads)
+    memory.keep_freed(plan.keep_freed if plan else keeps_freed(config.memory, device))
     machine.seed_everything(config.experiment.seed)
 
 

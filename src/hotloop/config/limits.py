@@ -32,6 +32,11 @@ class MemorySection(Section):
     offload: Literal["off", "on"] = knob(
         "off", "Keep the optimizer's state in the host's memory and update there; slower, for GPUs that are full."
     )
+    keep_freed: Literal["auto", "on", "off"] = knob(
+        "auto",
+        "On a CPU: memory that tensors gave back stays with the process, so that the next step need not ask the system "
+        "for it again, page by page; auto does so unless there is a budget. It changes no result.",
+    )
 
     @field_validator("budget", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from hotloop import device as machine
+from hotloop import memory
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Plan:
     capture: bool = False  # a step is recorded once and replayed
     channels_last: bool = False
     attention: str = "auto"
+    keep_freed: bool = False  # on a CPU: malloc gives nothing back to the system
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -108,6 +110,7 @@ class Plan:
             ", captured steps": self.capture,
             ", channels last": self.channels_last,
             f", attention {self.attention}": self.attention != "auto",
+            ", freed memory kept": self.keep_freed,
         }
         return "".join(part for part, chosen in parts.items() if chosen)
 
@@ -131,8 +134,9 @@ class Plan:
 
 
 def apply_to_process(plan: Plan) -> Plan:
-    """Set what torch keeps per process (threads, TF32, determinism) and return the plan with what was read back."""
+    """Set what holds per process (threads, TF32, determinism, malloc) and return the plan with what was read back."""
     machine.set_deterministic(plan.deterministic)
     machine.set_tf32(plan.precision == "tf32")
     threads = machine.set_threads(plan.threads)
+    memory.keep_freed(plan.keep_freed)
     return Plan(**{**plan.to_dict(), "threads": threads, "tf32": machine.tf32_read_back()})

@@ -25,8 +25,8 @@ from hotloop.data.ragged import shapes_of
 from hotloop.data.sampler import Sampler
 from hotloop.data.source import Source
 from hotloop.data.stream import StreamSource
+from hotloop.engine.budgeting import resolve_memory
 from hotloop.engine.execution import resolve_speed
-from hotloop.engine.optim import require_offloadable
 from hotloop.engine.plan import Choice, Plan
 from hotloop.engine.precision import resolve as resolve_precision
 from hotloop.engine.probe import Facts
@@ -92,6 +92,7 @@ def resolve(
     pieces = -(-sampler.batch_size // size)
     precision, mode, facts, remarks, seconds = _arithmetic(training, device, pieces, total, probe, shapes_of(train))
     speed, told = resolve_speed(training, sections.optimization, device, model, mode)
+    held, kept = resolve_memory(sections.optimization, sections.memory, device)
     plan = Plan(
         device=str(device),
         precision=precision,
@@ -104,11 +105,11 @@ def resolve(
         on_nan=sections.on_nan,
         **_sizes(training, size, sampler.batch_size),
         **_cadence(training, sections.callbacks, per_epoch),
-        **_room(sections.optimization, sections.memory, device),
+        **held,
         **_feeding(sections.data, device, train),
         **speed,
     )
-    return plan, remarks + told + _unpinned(sections.data, device) + _offloading(sections, device), seconds
+    return plan, remarks + told + kept + _unpinned(sections.data, device), seconds
 
 
 def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, Any]:
@@ -131,18 +132,6 @@ def _cadence(training: TrainingSection, callbacks: CallbacksSection, per_epoch: 
         "eval_every": _every(training.eval_every, per_epoch),
         "log_every": training.log_every,
         "checkpoint_every": _every(callbacks.checkpoint_every, per_epoch),
-    }
-
-
-def _room(optimization: OptimizationSection, memory: MemorySection, device: torch.device) -> dict[str, Any]:
-    """What decides over the memory that a run takes, and what it does when there is too little."""
-    return {
-        "recompute": optimization.gradient_checkpointing,
-        "optimizer": optimization.optimizer,
-        "offload": memory.offload == "on" and device.type == "cuda",
-        "memory_limit": machine.budget_bytes(memory.budget, device),
-        "recover": memory.recover == "on",
-        "on_batchnorm": memory.on_batchnorm,
     }
 
 
@@ -273,13 +262,3 @@ def _unpinned(data: DataSection, device: torch.device) -> list[str]:
     if data.pin_memory != "on" or device.type == "cuda":
         return []
     return [f"data.pin_memory=on is left out: it speeds up copies to an NVIDIA GPU, and this run is on {device}"]
-
-
-def _offloading(sections: Sections, device: torch.device) -> list[str]:
-    """What keeping the optimizer's state on the host means here."""
-    if sections.memory.offload != "on":
-        return []
-    if device.type != "cuda":
-        return [f"memory.offload=on is left out: on {device} the optimizer's state is in the host's memory anyway"]
-    require_offloadable(sections.optimization.optimizer)
-    return ["the optimizer's state is on the host and the update runs there: the host waits for the GPU once a step"]

@@ -52,7 +52,9 @@ def key_of(loaded: Loaded, parameters: int, shape: Mapping[str, Any]) -> dict[st
         shape: of its data, as `tune.lane.data_shape` gives it.
     """
     plain, here = to_plain(loaded.config), machine.describe()
-    names = [f"{section}.{name}" for section in ("training", "data", "optimization") for name in plain[section]]
+    names = [
+        f"{section}.{name}" for section in ("training", "data", "optimization", "memory") for name in plain[section]
+    ]
     deciding = SEARCHED - {"training.tune"}
     stated = {name: _at(plain, name) for name in names if name in deciding and not is_open(loaded.origins, name)}
     optimization = plain["optimization"]

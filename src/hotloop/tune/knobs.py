@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from hotloop import device as machine
+from hotloop import memory
 from hotloop.config.load import Loaded
 from hotloop.config.schema import Config
 from hotloop.tune.lane import LaneFacts
@@ -52,6 +53,7 @@ def rungs(loaded: Loaded, facts: LaneFacts, allow_batch_change: bool = False) ->
     groups = [
         _precision(device),
         _resident(facts),
+        _kept(device),
         [] if facts.couples else list(_micro_batches(loaded.config, device)),
         [Rung("+ channels_last", {"training.channels_last": "on"})] if facts.convolves else [],
         _compile(facts, device),
@@ -89,6 +91,11 @@ def _resident(facts: LaneFacts) -> list[Rung]:
     if facts.bytes is None:
         return []
     return [Rung("+ resident", {"data.resident": "on", "data.num_workers": "auto", "data.pin_memory": "auto"})]
+
+
+def _kept(device: torch.device) -> list[Rung]:
+    keeps = device.type == "cpu" and memory.can_keep_freed()
+    return [Rung("+ freed memory kept", {"memory.keep_freed": "on"})] if keeps else []
 
 
 def _workers(device: torch.device) -> list[Rung]:

@@ -25,6 +25,7 @@ PLAIN: dict[str, Any] = {
     "data.resident": "off",
     "data.num_workers": 0,
     "data.pin_memory": "off",
+    "memory.keep_freed": "off",
 }
 
 SEARCHED = frozenset({*PLAIN, "training.threads"})
@@ -62,6 +63,7 @@ def resolved(plan: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
         "training.compile": plan["compile"],
         "training.threads": plan["threads"],
         "data.resident": "on" if plan["resident"] else "off",
+        "memory.keep_freed": "on" if plan["keep_freed"] else "off",
     }
     if not plan["resident"]:
         found["data.num_workers"] = plan["num_workers"]
