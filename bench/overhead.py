@@ -125,7 +125,8 @@ def main() -> None:
     rows = table(run_rounds([name for name in given.names if name not in skipped], work, given.rounds))
     about = {
         "torch": torch.__version__, "python": platform.python_version(), "threads": work.threads,
-        "cores": os.cpu_count(), "rounds": given.rounds, "steps": work.steps, "batch": work.batch, "hidden": work.hidden,
+        "cores": os.cpu_count(), "rounds": given.rounds, "steps": work.steps, "batch": work.batch,
+        "hidden": work.hidden,
     }  # fmt: skip
     found = json.dumps({"about": about, "rows": rows, "skipped": skipped}, indent=1)
     if given.store:

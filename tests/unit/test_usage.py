@@ -1,4 +1,4 @@
-"""How busy a device was."""
+"""How busy a device was: a processor by its time on the clock, a GPU by what its driver says."""
 
 from __future__ import annotations
 

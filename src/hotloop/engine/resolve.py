@@ -80,8 +80,8 @@ def resolve(
 ) -> tuple[Plan, list[str], float]:
     """Work out the plan of a run, remarks for the user, and predicted seconds of training (0 where nothing was timed).
 
-    `probe` runs the loss once, and times it in the precisions given to it; threads are taken as already set.
-    `micro_batch` was chosen in place of `training.batch_size`; the effective batch is the sampler's in any case.
+    `probe` runs the loss once, and times it in the precisions given to it; threads are set already. `micro_batch` was
+    chosen in place of `training.batch_size`; the effective batch is the sampler's in any case.
 
     Raises:
         HotloopError: something asked for by name cannot be had here.

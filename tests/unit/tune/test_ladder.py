@@ -43,6 +43,7 @@ class Made:
             "threads": 1,
             "resident": self.config.config.data.resident == "on",
             "num_workers": 0,
+            "keep_freed": False,
             "total_steps": 200,
             "effective_batch": training.batch_size * training.gradient_accumulation_steps,
             "cut": [training.batch_size, training.channels_last],
