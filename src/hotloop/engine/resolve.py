@@ -100,7 +100,6 @@ def resolve(
         threads=torch.get_num_threads(),
         compile=mode,
         pad_ragged=mode != "off" and facts.paddable and not couples_the_batch(model),
-        steps_per_epoch=per_epoch,
         total_steps=total,
         on_nan=sections.on_nan,
         **_sizes(training, size, sampler.batch_size),
@@ -127,8 +126,9 @@ def _sizes(training: TrainingSection, size: int, effective: int) -> dict[str, An
 
 
 def _cadence(training: TrainingSection, callbacks: CallbacksSection, per_epoch: int) -> dict[str, Any]:
-    """Steps between two validations, records and checkpoints."""
+    """Steps of an epoch, and between two validations, records and checkpoints."""
     return {
+        "steps_per_epoch": per_epoch,
         "eval_every": _every(training.eval_every, per_epoch),
         "log_every": training.log_every,
         "checkpoint_every": _every(callbacks.checkpoint_every, per_epoch),
