@@ -149,6 +149,7 @@ def hotloop_settings(work: Work) -> dict[str, Any]:
         "optimization.weight_decay": WEIGHT_DECAY, "optimization.max_grad_norm": CLIP,
         "optimization.lr_scheduler": "cosine", "optimization.warmup_steps": work.warmup,
         "training.log_every": 50, "experiment.seed": work.seed,
+        "memory.keep_freed": "off",  # it would hold for the whole process, and so for the others too
     }  # fmt: skip
 
 

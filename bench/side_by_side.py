@@ -11,6 +11,7 @@ times as fast hotloop is, round by round, and the loss beside that of the plain 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -61,8 +62,9 @@ class Contestant:
         if self.why:
             return None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"steps": steps}) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(OSError):  # it was killed while it waited: the answer says so
+            self._process.stdin.write(json.dumps({"steps": steps}) + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any] | None:
@@ -83,7 +85,8 @@ class Contestant:
     def close(self) -> None:
         """End it: without a further request it ends itself."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
@@ -131,7 +134,9 @@ def run_workload(workload: Workload, given: argparse.Namespace, say: Callable[[s
     reasons |= {contestant.name: contestant.why for contestant in field if contestant.why}
     warmed = {contestant.name: contestant.warmed for contestant in field if contestant.warmed}
     rows = rows_of(answers, warmed, workload.batch, {name: why for name, why in reasons.items() if why != "-"})
-    tuned = {key: value for key, value in workload.tuned_keys().items() if value not in ("auto", 1)}
+    cut = ("training.gradient_accumulation_steps", 1)
+    tuned = {key: value for key, value in workload.tuned_keys().items() if value != "auto" and (key, value) != cut}
+    tuned |= {"memory.keep_freed": "on"} if workload.tuned_knobs().keep_freed else {}
     about = {"name": workload.name, "title": workload.title, "batch": workload.batch, "goal": workload.goal}
     about |= {"clock": given.clock, "threads": given.threads or "own"}
     return {**about, "steps": steps, "rounds": given.rounds, "warm": given.warm, "tuned": tuned, "rows": rows}

@@ -104,6 +104,9 @@ class Workload:
     def tuned_knobs(self) -> Knobs:
         """The tuned settings, for trainers other than hotloop."""
         keys = self.tuned_keys()
+        for key, known in _PEERS_TAKE.items():
+            if keys.get(key, known[0]) not in known:
+                raise SystemExit(f"{self.name}: other trainers are not given {key}={keys[key]}, so nothing is compared")
         threads, size = keys["training.threads"], keys.get("training.batch_size", self.batch)
         compiled = keys["training.compile"] not in ("off", "auto")
         blocks = keys.get("training.compile_region") == "blocks"
@@ -121,6 +124,9 @@ class Workload:
         )
 
 
+_PEERS_TAKE = {
+    "training.precision": ("bf16", "fp32"), "training.compile": ("off", "default"), "training.attention": ("auto",),
+}  # fmt: skip
 HERE = Path(__file__).resolve().parent
 PLAIN_LOB = {"model.dropout": 0.0, "optimization.class_weights": "none", "optimization.label_smoothing": 0.0}
 PAIRS = {"model.dropout": 0.1, "data.train_eval": 0, "data.phrases": 600, "optimization.learning_rate": 3e-4}

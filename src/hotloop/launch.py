@@ -114,7 +114,9 @@ def _settled(
     other = settle(loaded, session, reporter) if settle is not None and plain_choice else None
     if other is None or other.config == loaded.config:
         return other or loaded, task, session
-    del session  # its memory is free before the other one is built
+    device = session.plan.torch_device
+    del session
+    memory.release(device)  # before the other one is built
     try:
         again = make_task(other.config)
         return other, again, _built(other, again, choice)

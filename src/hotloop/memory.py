@@ -94,9 +94,10 @@ def keep_freed(on: bool) -> None:
     if not on:  # about where glibc's moving thresholds end in a process with large blocks
         orders = [(_TRIM_THRESHOLD, 64 << 20), (_MMAP_THRESHOLD, 32 << 20), (_MMAP_MAX, 65536)]
     libc = ctypes.CDLL(None)
-    for parameter, value in orders:
-        libc.mallopt(parameter, value)
-    _keeps[0] = on
+    if all(libc.mallopt(parameter, value) for parameter, value in orders):
+        _keeps[0] = on
+    if not on:
+        trim()
 
 
 def free_share(device: torch.device, limit: int = 0) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def ladder(words: tuple[str, ...], minutes: float, out: Path, allow_batch_change
     ladder.png.
     """
     loaded = _loaded("ladder", words)
+    _make(out)
     found = _climb(loaded, minutes, allow_batch_change, as_json, own=False)
     written = _write(found, out)
     if as_json:
@@ -70,12 +72,13 @@ def tune(words: tuple[str, ...], minutes: float, out: Path, allow_batch_change: 
     from hotloop.tune.written import tuned_yaml
 
     loaded = _loaded("tune", words)
+    _make(out)
     found = _climb(loaded, minutes, allow_batch_change, as_json, own=True)
+    if not allow_batch_change:
+        _keep(loaded, found)
     written = _write(found, out)
     file = out / TUNED
     write_atomic(file, tuned_yaml(found, " ".join(words)).encode())
-    if not allow_batch_change:
-        _keep(loaded, found)
     if as_json:
         print_json({**found.to_json(), "written": [str(path) for path in (file, *written)]})
         return
@@ -106,12 +109,20 @@ def _climb(loaded: Loaded, minutes: float, batch_change: bool, as_json: bool, ow
         reporter.close()
 
 
+def _make(out: Path) -> None:
+    """The folder for what is found, before minutes are spent on finding it; it must take a file."""
+    from hotloop.disk import telling
+
+    with telling("write to", out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+
+
 def _write(found: Climbed, out: Path) -> list[Path]:
-    from hotloop.disk import telling, write_atomic
+    from hotloop.disk import write_atomic
     from hotloop.runs.ladder import plot_ladder
 
-    with telling("make", out):
-        out.mkdir(parents=True, exist_ok=True)
     file, values = out / LADDER, plain_values(found.to_json())
     write_atomic(file, (json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n").encode())
     return [file, plot_ladder(values, file.with_suffix(".png"))]

@@ -66,10 +66,13 @@ def trial_config(config: Config, whole: bool) -> Config:
     """The configuration of a trial."""
     training: dict[str, Any] = {"auto_batch_size": False}
     training |= {"compile": "off"} if config.training.compile == "auto" and not whole else {}
+    held: dict[str, Any] = {"budget": None, "recover": "off"}
+    if config.memory.budget is not None and config.memory.keep_freed == "auto":
+        held["keep_freed"] = "off"  # as under the budget that is left out here
     return config.model_copy(
         update={
             "training": config.training.model_copy(update=training),
-            "memory": config.memory.model_copy(update={"budget": None, "recover": "off"}),
+            "memory": config.memory.model_copy(update=held),
         }
     )
 

@@ -132,6 +132,7 @@ class Gauge:
             note = _why(error)
         self._drop_gradients()
         peak = self._peak()
+        memory.release(self._device)  # whether the next size fits is judged by what the system has free
         return Cost(size, not note, seconds, self._update or 0.0, peak, note)
 
     def confirm(self, steps: int) -> Cost:

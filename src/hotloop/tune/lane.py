@@ -143,6 +143,8 @@ class Lane:
         burst = replace(burst, use=meter.share())
         if ahead:
             self._end_feed()
+        if plan.keep_freed:
+            memory.trim()  # while others have their turn; the first step after it is not counted
         return burst
 
     def _end_feed(self) -> None:
@@ -214,6 +216,7 @@ def data_shape(session: Session) -> dict[str, Any]:
         "size": _magnitude(train.nbytes or (0 if isinstance(train, StreamSource) else len(train))),
         "steps": _magnitude(plan.total_steps),
         "device": torch.device(plan.device).type,
+        "cores": [plan.threads, machine.usable_cores()],  # fewer than the machine has, where others are kept out
         "cut": [plan.micro_batch, plan.accumulation],
         "model": hashlib.sha256(repr(state.model).encode()).hexdigest()[:16],
         "also": [plan.deterministic, plan.offload, state.average is not None, state.max_grad_norm is not None],

@@ -80,6 +80,7 @@ def test_auto_keeps_on_a_cpu_without_a_budget(said: dict[str, Any], device: torc
 
 def test_another_malloc_is_left_alone_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(memory, "_keeps", [False])
     fields, remarks = resolve_memory(OptimizationSection(), MemorySection(keep_freed="on"), CPU)
     assert not fields["keep_freed"] and "left out" in remarks[0]
     assert not resolve_memory(OptimizationSection(), MemorySection(), CPU)[1]
