@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from hotloop import memory
+from hotloop import assemble, memory
+from hotloop.config.load import load
 from hotloop.config.schema import MemorySection, OptimizationSection
 from hotloop.engine.budgeting import resolve_memory
+from hotloop.saved import make_task
+from hotloop.tasks import options_of
+from hotloop.tune.bench import trial_config
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 glibc = pytest.mark.skipif(not memory.can_keep_freed(), reason="malloc is not glibc's")
@@ -76,6 +81,24 @@ def test_auto_keeps_on_a_cpu_without_a_budget(said: dict[str, Any], device: torc
     fields, remarks = resolve_memory(OptimizationSection(), MemorySection(**said), device)
     assert fields["keep_freed"] is keeps
     assert bool(remarks) is (said.get("keep_freed") == "on" and not keeps)
+
+
+@pytest.mark.parametrize(
+    ("said", "trial"), [({"budget": "2GB"}, "off"), ({"budget": "2GB", "keep_freed": "on"}, "on"), ({}, "auto")]
+)
+def test_trials_of_a_budget_keep_what_the_run_will_keep(said: dict[str, Any], trial: str) -> None:
+    config = load(options_of("gpt")).config
+    asked = config.model_copy(update={"memory": MemorySection(**said)})
+    assert trial_config(asked, whole=True).memory.keep_freed == trial
+
+
+@glibc
+def test_blocks_of_a_run_before_are_not_the_process_as_it_is(tmp_path: Path) -> None:
+    loaded = load(options_of("gpt"), overrides={"max_steps": 2, "experiment.dir": str(tmp_path)})
+    first = assemble.build(loaded, make_task(loaded.config)).state.guard.baseline
+    blocks = [torch.ones(1 << 20) for _ in range(60)]  # 240 MB
+    del blocks
+    assert assemble.build(loaded, make_task(loaded.config)).state.guard.baseline < first + 120e6
 
 
 def test_another_malloc_is_left_alone_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
