@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hotloop
+from hotloop.usage import Meter
 
 pytestmark = pytest.mark.gpu
 
@@ -70,3 +72,16 @@ def test_compiled_block_by_block(gpt):
     assert run.summary["eval_loss"] == pytest.approx(plain.summary["eval_loss"], rel=0.02)
     assert run.summary["recompiles"] == 0
     torch._dynamo.reset()
+
+
+def test_the_driver_tells_how_busy_the_gpu_is() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    meter, matrix = Meter(device), torch.randn(4096, 4096, device=device)
+    end = time.perf_counter() + 1.5
+    while time.perf_counter() < end:
+        matrix @ matrix
+        torch.cuda.synchronize()
+    share = meter.share()
+    if share is None:
+        pytest.skip("neither NVML's package nor nvidia-smi tells (a card in MIG mode does not)")
+    assert 0.3 < share <= 1
