@@ -125,7 +125,8 @@ class Workload:
 
 
 _PEERS_TAKE = {
-    "training.precision": ("bf16", "fp32"), "training.compile": ("off", "default"), "training.attention": ("auto",),
+    "training.precision": ("bf16", "fp32", "auto"), "training.compile": ("off", "default", "auto"),
+    "training.attention": ("auto",),
 }  # fmt: skip
 HERE = Path(__file__).resolve().parent
 PLAIN_LOB = {"model.dropout": 0.0, "optimization.class_weights": "none", "optimization.label_smoothing": 0.0}

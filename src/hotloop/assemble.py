@@ -122,8 +122,7 @@ def build(
     """
     config = loaded.config
     device = _device(config, plan)
-    memory.trim()  # else the blocks of a run before count as the process's own
-    before = memory.own(device)  # what the budget leaves out: the process as it is without data and model
+    before = memory.own_at_rest(device)  # what the budget leaves out: the process as it is without data and model
     _settle_process(config, plan, device)
     if plan is None and (assets := inherited(config.model.init_from)) is not None:
         task.inherit(assets)

@@ -142,6 +142,12 @@ def own(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def own_at_rest(device: torch.device) -> int:
+    """Like `own`, without free blocks of earlier work that malloc still holds."""
+    trim()
+    return own(device)
+
+
 def own_peak() -> int:
     """Like `own` on a CPU, at the highest point since `reset_peak`; 0 where the system does not tell."""
     figures = status()

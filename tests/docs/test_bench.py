@@ -121,9 +121,10 @@ def test_the_page_says_what_has_not_run(bench):
 
 def test_time_to_quality_is_a_row_for_each_task(bench):
     side = {"wall": 10.0, "steps": 5, "status": "stopped", "parameters": 1}
-    rows = [{"reference": {**side, "wall": 30.0}, "own": side, "own_reached": reached} for reached in (True, False)]
+    plain = {"reference": {**side, "wall": 30.0}, "reference_reached": False}
+    rows = [{**plain, "own": side, "own_reached": reached} for reached in (True, False)]
     text = bench("page").page({"quality": {"lob": {"target": "eval_balanced_accuracy 0.48", "rows": rows}}})
-    assert "| eval_balanced_accuracy 0.48 | 30.0 | 10.0 | 3.00 (3.00 .. 3.00) | 1 of 2 seeds |" in text
+    assert "| eval_balanced_accuracy 0.48 | 30.0 | 10.0 | 3.00 (3.00 .. 3.00) | plain 0 of 2, hotloop 1 of 2 |" in text
 
 
 def test_a_target_is_reached_in_the_direction_of_its_metric(bench):

@@ -101,7 +101,7 @@ def test_without_time_no_candidate_is_begun_and_that_is_told(
         (["tune", "gpt", "--show-config"], "belongs to `hotloop train`"),
         (["ladder", "gpt", "--minutes", "0"], "minutes"),
         (["tune", "gpt", "--out", f"{__file__}/below"], "write to"),
-        (["ladder", "gpt", "--out", __file__], "write to"),
+        (["ladder", "gpt", "--out", __file__], "is a file"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
