@@ -58,9 +58,9 @@ def _steps(orders: list[bool]) -> list[list[float]]:
 
 @glibc
 def test_a_step_fetches_no_pages_and_computes_the_same_to_the_bit() -> None:
-    (usual, expected, _), (kept, total, held), (again, last, _) = _steps([False, True, False])
+    (usual, expected, _), (kept, total, held), (_, last, _) = _steps([False, True, False])
     assert usual > 10_000  # blocks of 51 MB, which glibc takes from the system and gives back each time
-    assert kept < 0.3 * usual and kept < 0.3 * again  # next to none, but the system may reclaim pages of its own accord
+    assert kept < 0.3 * usual  # one growth of the heap among ten steps at most
     assert total == last == expected
     assert held > 40e6  # what is kept can still be given back where memory runs short
 
