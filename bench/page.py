@@ -120,7 +120,7 @@ def quality(stored: Mapping[str, Any]) -> list[str]:
 def overhead(stored: Mapping[str, Any]) -> list[str]:
     """What a step costs over a bare loop, on a network of one size."""
     if not stored:
-        return [f"{NOT_RUN}."]
+        return [f"{NOT_RUN}.", ""]
     about = stored["about"]
     size = f"{about['rounds']} rounds of {about['steps']} steps, {about['batch']} rows, {about.get('hidden', 64)} wide."
     rows = [
@@ -171,7 +171,6 @@ def page(stored: Mapping[str, Mapping[str, Any]]) -> str:
     lines += [
         *overhead(stored.get("overhead", {})),
         *overhead(stored.get("overhead_large", {})),
-        "",
         "## On an NVIDIA GPU",
         "",
     ]
