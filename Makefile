@@ -64,7 +64,7 @@ format: $(TEST)
 bench: $(BENCH)
 	$(PY) bench/side_by_side.py --json bench/results/cpu.json
 	$(PY) bench/overhead.py --store bench/results/overhead.json
-	$(PY) bench/overhead.py --hidden 4096 --batch 256 --steps 300 --store bench/results/overhead_large.json
+	$(PY) bench/overhead.py --threads 1 --hidden 4096 --batch 256 --steps 100 --rounds 25 --store bench/results/overhead_large.json
 	$(PY) bench/page.py
 
 clean:

@@ -35,9 +35,9 @@ make the same number of steps in turn, round after round, while the others wait.
 smallest and the largest. "Times" is how often the tuned hotloop makes its step while the other makes one, taken within
 each round. hotloop writes its run folder, its records and TensorBoard meanwhile. Lightning and HF Trainer
 with their defaults run in fp32, uncompiled, fed by a DataLoader without workers, with their own logging; progress bar
-and checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch, feed and, on a
-CPU, malloc that keeps what tensors gave back. The loss is the mean over the timed steps; "same" is within 1 % of the
-loop by hand in fp32."""
+and checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch, feed and,
+where `memory.keep_freed` is among them, malloc that keeps what tensors gave back. The loss is the mean over the timed
+steps; "same" is within 1 % of the loop by hand in fp32."""
 
 QUALITY = """\
 Whole commands, start-up and evaluation included, each until its target or, where it does not get there, to its end. On
@@ -122,7 +122,10 @@ def overhead(stored: Mapping[str, Any]) -> list[str]:
     if not stored:
         return [f"{NOT_RUN}.", ""]
     about = stored["about"]
-    size = f"{about['rounds']} rounds of {about['steps']} steps, {about['batch']} rows, {about.get('hidden', 64)} wide."
+    size = (
+        f"{about['rounds']} rounds of {about['steps']} steps, {about['batch']} rows, {about.get('hidden', 64)} wide, "
+    )
+    size += f"training.threads={about['threads']}, malloc as it is."
     rows = [
         [row["name"], f"{row['ms_per_step']:.3f}", "{:.3f} .. {:.3f}".format(*row["spread"]),
          f"{row['over_bare_ms']:+.3f}", "{:+.3f} .. {:+.3f}".format(*row["over_bare_spread"]), f"{row['ratio']:.3f}",

@@ -83,8 +83,8 @@ def keep_freed(on: bool) -> None:
     """Let malloc keep what is freed instead of giving it back to the system, or give back again.
 
     A step frees its activations and asks for as much again in the next. By glibc's rules large blocks go back to the
-    system meanwhile, and every page of them is fetched and zeroed anew: up to a third of a step's time. `trim` still
-    gives back what nobody uses.
+    system meanwhile, and every page of them is fetched and zeroed anew: over a quarter of a step's time at worst.
+    `trim` still gives back what nobody uses.
 
     Source: mallopt(3).
     """
