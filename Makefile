@@ -62,7 +62,7 @@ format: $(TEST)
 	$(PY) -m ruff format .
 
 bench: $(BENCH)
-	$(PY) bench/side_by_side.py --json bench/results/cpu.json
+	$(PY) bench/side_by_side.py --starts 3 --rounds 3 --json bench/results/cpu.json
 	$(PY) bench/overhead.py --store bench/results/overhead.json
 	$(PY) bench/overhead.py --threads 1 --hidden 4096 --batch 256 --steps 100 --rounds 25 --store bench/results/overhead_large.json
 	$(PY) bench/page.py

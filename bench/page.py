@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from standing import PEERS, reached
+from standing import PEERS, by_start, reached, rounds_of
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "benchmarks.md"
@@ -33,11 +33,12 @@ order (the scripts in nanoGPT's manner draw their own), with the same effective 
 and gradient clipping. Warming up and compiling come first, with an empty compiler's cache, and are told apart; then all
 make the same number of steps in turn, round after round, while the others wait. Medians of the rounds, with the
 smallest and the largest. "Times" is how often the tuned hotloop makes its step while the other makes one, taken within
-each round. hotloop writes its run folder, its records and TensorBoard meanwhile. Lightning and HF Trainer
-with their defaults run in fp32, uncompiled, fed by a DataLoader without workers, with their own logging; progress bar
-and checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch, feed and,
-where `memory.keep_freed` is among them, malloc that keeps what tensors gave back. The loss is the mean over the timed
-steps; "same" is within 1 % of the loop by hand in fp32."""
+each round. A process is lucky or not for as long as it lives (where its memory lies), so all are started several times;
+"by start" is the median of each. hotloop writes its run folder, its records and TensorBoard meanwhile. Lightning and
+HF Trainer with their defaults run in fp32, uncompiled, fed by a DataLoader without workers, with their own logging;
+progress bar and checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch,
+feed and, where `memory.keep_freed` is among them, malloc that keeps what tensors gave back. The loss is the mean over
+the timed steps; "same" is within 1 % of the loop by hand in fp32."""
 
 QUALITY = """\
 Whole commands, start-up and evaluation included, each until its target or, where it does not get there, to its end. On
@@ -52,13 +53,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def throughput(result: Mapping[str, Any]) -> list[str]:
     """The section of one workload."""
-    head = ("", "ms a step", "min .. max", "samples/s", "times", "min .. max", "compiling, s", "loss", "loss is")
+    head = ("", "ms a step", "min .. max", "samples/s", "times", "min .. max", "by start", "compiling, s", "loss",
+            "loss is")  # fmt: skip
     lines = [f"### {result['title']}", ""]
     lines += table(head, [_standing(row) for row in result["rows"] if "skipped" not in row])
-    lines += [
-        "",
-        f"{result['rounds']} rounds of {result['steps']} steps, {result.get('date', '')}. Tuned: {_keys(result)}.",
-    ]
+    lines += ["", f"{rounds_of(result)}, {result.get('date', '')}. Tuned: {_keys(result)}."]
     lines += [
         f"{LABELS.get(row['name'], row['name'])}: {row['skipped']}." for row in result["rows"] if "skipped" in row
     ]
@@ -80,7 +79,8 @@ def _standing(row: Mapping[str, Any]) -> list[str]:
     return [
         LABELS.get(row["name"], row["name"]), f"{row['ms']:.2f}", "{:.2f} .. {:.2f}".format(*row["spread"]),
         f"{row['samples_per_second']:,.0f}", f"{times[0]:.2f}" if times else "-",
-        f"{times[1]:.2f} .. {times[2]:.2f}" if times else "-", f"{row['compile_seconds']:.1f}", loss, row["verdict"],
+        f"{times[1]:.2f} .. {times[2]:.2f}" if times else "-", by_start(row) or "-", f"{row['compile_seconds']:.1f}",
+        loss, row["verdict"],
     ]  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """Throughput side by side: hotloop, loops by hand, Lightning, HF Trainer and Accelerate on the same six workloads.
 
-    python bench/side_by_side.py --only gpt-12x64 --rounds 5 --seconds 2 [--json out.json] [--device cuda]
+    python bench/side_by_side.py --only gpt-12x64 --starts 3 --rounds 3 --seconds 2 [--json out.json] [--device cuda]
 
 Same model, weights, rows, effective batch and number of steps for everyone. Each contestant is a process of its own;
 warm-up with compiling is apart; then rounds in which each contestant makes the same steps in turn, beginning with
-another one every time, while all others wait. Printed are milliseconds a step (median, smallest and largest), how many
-times as fast hotloop is, round by round, and the loss beside that of the plain fp32 loop over the same steps.
+another one every time, while all others wait. The luck of a process (where its memory lies, which core it got) is worth
+some percent for as long as it lives, so all are started anew, `--starts` times; later starts find their compiled code.
+Printed are milliseconds a step (median, smallest and largest), how many times as fast hotloop is, round by round, and
+the loss beside that of the plain fp32 loop over the same steps.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -46,7 +48,7 @@ class Contestant:
     def __init__(self, name: str, workload: Workload, warm: int, given: argparse.Namespace, folder: Path) -> None:
         self.name, self.why, self._clock = name, "", given.clock
         own = folder / name.replace(" ", "_")
-        own.mkdir()
+        own.mkdir(exist_ok=True)  # it is there when it is started again
         self._said = (own / "said.txt").open("w+", encoding="utf-8")
         words = ["--child", name, "--only", workload.name, "--warm", str(warm), "--folder", str(own)]
         words += ["--device", given.device, "--threads", str(given.threads), "--tuned", given.tuned]
@@ -116,35 +118,75 @@ def skipped(name: str, workload: Workload) -> str:
 
 
 def run_workload(workload: Workload, given: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    """All contestants on one workload, in rounds."""
+    """All contestants on one workload: started so many times, and each time in rounds of equally many steps."""
     names = [name for name in FIELD if not given.contestants or name in given.contestants.split(",")]
     reasons = {name: why for name in names if (why := skipped(name, workload))}
-    field: list[Contestant] = []
+    starts: list[Rounds] = []
     with tempfile.TemporaryDirectory(prefix="side_by_side_") as folder:
-        try:
-            for name in names:
-                if name not in reasons:
-                    field.append(Contestant(name, workload, given.warm, given, Path(folder)))
-                    say(f"{workload.name}: {name} {field[-1].why or 'is warm'}")
-            steps = steps_of_a_round(field, workload, given)
-            answers = in_rounds(field, given.rounds, steps, say)
-        finally:
-            for contestant in field:
-                contestant.close()
-    reasons |= {contestant.name: contestant.why for contestant in field if contestant.why}
+        for place in range(given.starts):
+            left = [name for name in names if name not in reasons]
+            say(f"{workload.name}: start {place + 1} of {given.starts}")
+            made = one_start(left, workload, given, Path(folder), starts[0].steps if starts else 0, say)
+            reasons |= made.reasons
+            starts.append(made)
+    answers = {
+        name: [answer for start in starts for answer in start.answers[name]] for name in names if name not in reasons
+    }
+    told = {name: why for name, why in reasons.items() if why != "-"}
+    rows = rows_of(answers, starts[0].warmed, workload.batch, told, given.starts)
+    return {**about_workload(workload, given), "steps": starts[0].steps, "rows": rows}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What one start of all contestants gave: steps of a round, answers and warm-up by name, why one fell out."""
+
+    steps: int
+    answers: dict[str, list[dict[str, Any]]]
+    warmed: dict[str, dict[str, Any]]
+    reasons: dict[str, str]
+
+
+Say = Callable[[str], None]
+
+
+def one_start(
+    names: list[str], workload: Workload, given: argparse.Namespace, folder: Path, steps: int, say: Say
+) -> Rounds:
+    """Start them all, let them make their rounds, end them; `steps` of a round, 0 to find it."""
+    field: list[Contestant] = []
+    try:
+        for name in names:
+            field.append(Contestant(name, workload, given.warm, given, folder))
+            say(f"{name} {field[-1].why or 'is warm'}")
+        steps = steps_of_a_round(field, workload, given, steps)
+        answers = in_rounds(field, given.rounds, steps, say)
+    finally:
+        for contestant in field:
+            contestant.close()
     warmed = {contestant.name: contestant.warmed for contestant in field if contestant.warmed}
-    rows = rows_of(answers, warmed, workload.batch, {name: why for name, why in reasons.items() if why != "-"})
+    return Rounds(steps, answers, warmed, {contestant.name: contestant.why for contestant in field if contestant.why})
+
+
+def about_workload(workload: Workload, given: argparse.Namespace) -> dict[str, Any]:
+    """What was compared, and with which settings."""
     cut = ("training.gradient_accumulation_steps", 1)
     tuned = {key: value for key, value in workload.tuned_keys().items() if value != "auto" and (key, value) != cut}
     tuned |= {"memory.keep_freed": "on"} if workload.tuned_knobs().keep_freed else {}
+    tuned |= {"training.fast_dropout": "on"} if workload.tuned_knobs().fast_dropout else {}
     about = {"name": workload.name, "title": workload.title, "batch": workload.batch, "goal": workload.goal}
     about |= {"clock": given.clock, "threads": given.threads or "own"}
-    return {**about, "steps": steps, "rounds": given.rounds, "warm": given.warm, "tuned": tuned, "rows": rows}
+    return {**about, "starts": given.starts, "rounds": given.rounds, "warm": given.warm, "tuned": tuned}
 
 
-def steps_of_a_round(field: list[Contestant], workload: Workload, given: argparse.Namespace) -> int:
-    """As many as the slowest makes in about the wished time, the same for all, within the run; unmeasured steps."""
+def steps_of_a_round(field: list[Contestant], workload: Workload, given: argparse.Namespace, known: int) -> int:
+    """As many as the slowest makes in about the wished time, the same for all, within the run; unmeasured steps.
+
+    `known`, the number of an earlier start, holds for all starts: the same steps, and so the same loss.
+    """
     looked = [answer["seconds"] / answer["steps"] for one in field if (answer := one.ask(given.look))]
+    if known:
+        return known
     room = (workload.steps - given.warm - given.look) // given.rounds
     return max(1, min(room, round(given.seconds / max(looked, default=1.0))))
 
@@ -192,7 +234,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="comma-separated workloads (default: all)")
     parser.add_argument("--contestants", default="", help="comma-separated contestants (default: all)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--starts", type=int, default=1, help="times that all contestants are started (default 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of a start (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="about what a round takes the slowest contestant")
     parser.add_argument("--warm", type=int, default=20, help="steps before the first round, compiling included")
     parser.add_argument("--look", type=int, default=5, help="steps by which the length of a round is found")

@@ -34,6 +34,7 @@ TUNED: dict[str, dict[str, Any]] = {
 }
 AUTO = {
     "training.precision": "auto", "training.compile": "auto", "training.threads": "auto", "memory.keep_freed": "auto",
+    "training.fast_dropout": "auto",
 }  # fmt: skip
 SAME = {
     "optimization.optimizer": "adamw", "optimization.lr_scheduler": "constant", "optimization.warmup_ratio": 0.0,
@@ -55,6 +56,7 @@ class Knobs:
     blocks: bool = False  # each repeated block is compiled, not the whole
     channels_last: bool = False
     keep_freed: bool = False  # malloc keeps what tensors gave back
+    fast_dropout: bool = False  # masks by hotloop's way
     pad: bool = False  # the last, shorter batch is filled up, as hotloop does where code is compiled
 
 
@@ -106,9 +108,12 @@ class Workload:
         keys = self.tuned_keys()
         for key, known in _PEERS_TAKE.items():
             if keys.get(key, known[0]) not in known:
-                raise SystemExit(f"{self.name}: other trainers are not given {key}={keys[key]}, so nothing is compared")
+                raise SystemExit(
+                    f"{self.name}: other trainers cannot be given {key}={keys[key]}, so nothing would be compared\n"
+                    f"  fix: state one of {', '.join(known)} in the tuned settings"
+                )
         threads, size = keys["training.threads"], keys.get("training.batch_size", self.batch)
-        compiled = keys["training.compile"] not in ("off", "auto")
+        compiled = keys["training.compile"] != "off"
         blocks = keys.get("training.compile_region") == "blocks"
         return Knobs(
             precision="bf16" if keys["training.precision"] == "bf16" else "fp32",
@@ -116,6 +121,7 @@ class Workload:
             blocks=compiled and blocks,
             channels_last=keys.get("training.channels_last") == "on",
             keep_freed=keys["memory.keep_freed"] != "off" and self.device == "cpu",
+            fast_dropout=keys["training.fast_dropout"] != "off" and not compiled and self.device == "cpu",
             pad=compiled,
             threads=threads if isinstance(threads, int) else None,
             micro=size if size < self.batch else None,
@@ -125,7 +131,7 @@ class Workload:
 
 
 _PEERS_TAKE = {
-    "training.precision": ("bf16", "fp32", "auto"), "training.compile": ("off", "default", "auto"),
+    "training.precision": ("bf16", "fp32"), "training.compile": ("off", "default"),
     "training.attention": ("auto",),
 }  # fmt: skip
 HERE = Path(__file__).resolve().parent
@@ -218,6 +224,7 @@ def loaded_for(workload: Workload, keys: Mapping[str, Any], folder: str) -> Any:
 def prepare(workload: Workload, knobs: Knobs, folder: str) -> Ready:
     """The workload for a trainer other than hotloop, from the same data, order and weights."""
     from hotloop import device as machine
+    from hotloop.engine import dropout
     from hotloop.engine.blocks import blocks_of
     from hotloop.parts import prepare as read
     from hotloop.saved import make_task
@@ -232,6 +239,8 @@ def prepare(workload: Workload, knobs: Knobs, folder: str) -> Ready:
     net = Net(task, task.model()).to(device).train()
     if knobs.channels_last:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if knobs.fast_dropout:
+        dropout.apply(net)
     for _, block in blocks_of(net.model) if knobs.blocks else ():
         block.compile(dynamic=False)
     return Ready(workload, knobs, task, parts.splits.train, parts.sampler, net, device, config.optimization)
@@ -261,6 +270,7 @@ def with_tuned(workload: Workload, folder: str | None) -> Workload:
         for key, value in stored.get(section, {}).items()
     }
     kept = ("training.precision", "training.compile", "training.compile_region", "training.channels_last",
-            "training.threads", "training.attention", "training.batch_size", "training.gradient_accumulation_steps",
+            "training.threads", "training.attention", "training.fast_dropout",
+            "training.batch_size", "training.gradient_accumulation_steps",
             "data.resident", "memory.keep_freed")  # fmt: skip
     return replace(workload, tuned={key: value for key, value in keys.items() if key in kept})

@@ -264,6 +264,14 @@ def memory_free(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def cpu_is_intel() -> bool:
+    """Whether the processor is one of Intel's, by what the system says."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "intel" in platform.processor().lower()
+
+
 def cpu_name() -> str:
     """The processor's own name, where the system tells it."""
     with contextlib.suppress(OSError):

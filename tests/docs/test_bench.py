@@ -85,6 +85,15 @@ def test_ratios_are_taken_within_each_round(bench):
     assert rows["hotloop tuned"]["tuned_is_faster"] == pytest.approx([1.0, 1.0, 1.0])
 
 
+def test_the_median_of_each_start_is_told(bench):
+    rows = bench("standing").rows_of({name: found * 2 for name, found in MADE_UP.items()}, {}, 32, {}, starts=3)
+    found = {row["name"]: row["by_start"] for row in rows}
+    assert found["bare fp32"] == pytest.approx([2.5, 2.5, 2.0])  # 3, 2 | 2, 3 | 2, 2
+    result = {**made_up_result(bench), "rows": rows, "starts": 3}
+    text = bench("page").page({"cpu": {"workloads": [result], "about": {}}})
+    assert "2.00 2.50 2.50" in text and "3 starts of 3 rounds of 10 steps" in text
+
+
 def test_compiling_is_what_the_warm_up_takes_beyond_its_steps(bench):
     rows = made_up_rows(bench)
     assert rows["hotloop tuned"]["compile_seconds"] == pytest.approx(31.0 - 50 * 0.02)
@@ -145,13 +154,22 @@ def test_results_of_other_workloads_stay_when_one_is_measured_again(bench, tmp_p
 
 def test_tuned_settings_keep_the_effective_batch(bench, tmp_path):
     module = bench("workloads")
-    (tmp_path / "translate.yaml").write_text("training:\n  precision: bf16\n  batch_size: 8\n  max_steps: 3\n")
+    given = "training: {precision: bf16, compile: 'off', batch_size: 8, max_steps: 3}"
+    (tmp_path / "translate.yaml").write_text(given)
     (workload,) = module.named(["translate"], module.CPU)
     tuned = module.with_tuned(workload, str(tmp_path))
     assert tuned.tuned_keys()["training.gradient_accumulation_steps"] == 4 and tuned.tuned_knobs().micro == 8
     assert "training.max_steps" not in tuned.tuned_keys()  # the length of the run is the workload's
     with pytest.raises(SystemExit, match="do not make up an effective batch of 32"):
         replace(workload, tuned={"training.batch_size": 5}).tuned_keys()
+
+
+def test_peers_are_never_given_less_than_hotloop_chose_for_itself(bench):
+    """What is left on auto would be bf16 for hotloop and fp32 for the others."""
+    module = bench("workloads")
+    left = replace(module.CPU[0], tuned={"training.precision": "bf16"})
+    with pytest.raises(SystemExit, match="cannot be given training.compile=auto(.|\n)*state one of off, default"):
+        left.tuned_knobs()
 
 
 def test_every_peer_gets_the_same_rows_in_the_same_pieces(bench, tmp_path):
@@ -180,11 +198,12 @@ def test_one_round_of_the_bare_loop_and_hotloop_on_the_same_rows(repository, tmp
     """In fp32 hotloop's losses are those of the plain loop: same weights, same rows, same arithmetic."""
     (tmp_path / "lstm.yaml").write_text("training:\n  precision: fp32\n  compile: 'off'\n")
     command = [sys.executable, str(repository / "bench" / "side_by_side.py"), "--only", "lstm", "--rounds", "1"]
+    command += ["--starts", "2"]
     command += ["--seconds", "0.3", "--warm", "2", "--look", "1", "--threads", "1", "--tuned", str(tmp_path)]
     command += ["--contestants", "bare fp32,hotloop tuned", "--json", str(tmp_path / "out.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (result,) = json.loads((tmp_path / "out.json").read_text())["workloads"]
     rows = {row["name"]: row for row in result["rows"]}
-    assert all(row["ms"] > 0 for row in rows.values())
+    assert all(row["ms"] > 0 and len(row["rounds"]) == len(row["by_start"]) == 2 for row in rows.values())
     assert rows["hotloop tuned"]["verdict"] == "same" and rows["bare fp32"]["loss_difference"] == 0

@@ -66,6 +66,11 @@ class TrainingSection(Section):
     channels_last: Switch = knob(
         "auto", "Keep images and the weights of 2-D convolutions with the channels innermost; auto is off."
     )
+    fast_dropout: Switch = knob(
+        "auto",
+        "On a CPU, draw dropout's masks four elements at a time; auto does where torch draws them one by one. Compiled "
+        "code draws its own.",
+    )
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = knob(
         "auto", "Kernel of torch's scaled dot-product attention; auto leaves the choice to torch."
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hotloop.config.schema import OptimizationSection, TrainingSection
-from hotloop.engine import layout, regions
+from hotloop.engine import dropout, layout, regions
 from hotloop.engine.capture import Capture, CudaGraphs
 from hotloop.engine.plan import Plan
 from hotloop.engine.state import MicroLoss, TrainState
@@ -40,7 +40,10 @@ def resolve_speed(
     remarks = [f"training.capture=on is left out: {why}"] if why else []
     if training.channels_last == "on" and not images:
         remarks.append("training.channels_last=on is left out: the model has no 2-D convolutions")
+    masks, why = _masks(training, device, mode, model)
+    remarks += [f"training.fast_dropout=on is left out: {why}"] if why else []
     fields = {"compile_region": region, "capture": graphs, "channels_last": images, "attention": training.attention}
+    fields |= {"fast_dropout": masks}
     return {**fields, "deterministic": training.deterministic}, remarks
 
 
@@ -55,10 +58,25 @@ def _capture(training: TrainingSection, device: torch.device, mode: str, recompu
     return True, ""
 
 
+def _masks(training: TrainingSection, device: torch.device, mode: str, model: nn.Module) -> tuple[bool, str]:
+    """Whether dropout draws its masks by hotloop's way, and why not where it was asked for."""
+    reasons = {
+        f"it is for training on a CPU, and this run is on {device}": device.type != "cpu",
+        "compiled code draws masks of its own": mode != "off",
+        "the model has no dropout layers that drop anything": not dropout.layers_of(model),
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), "")
+    if training.fast_dropout == "on":
+        return not why, why
+    return training.fast_dropout == "auto" and not why and dropout.is_slow_in_torch(), ""
+
+
 def prepare_model(model: nn.Module, plan: Plan) -> list[str]:
-    """Layout and compiled blocks, before the optimizers are built; lines for the person."""
+    """Layout, dropout and compiled blocks, before the optimizers are built; lines for the person."""
     if plan.channels_last:
         layout.apply(model)
+    if plan.fast_dropout:
+        dropout.apply(model)
     return regions.apply(model) if plan.compile_region == "blocks" and plan.compile != "off" else []
 
 

@@ -74,6 +74,7 @@ class Plan:
     channels_last: bool = False
     attention: str = "auto"
     keep_freed: bool = False  # on a CPU: malloc gives nothing back to the system
+    fast_dropout: bool = False  # on a CPU: masks are drawn four elements at a time
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -111,6 +112,7 @@ class Plan:
             ", channels last": self.channels_last,
             f", attention {self.attention}": self.attention != "auto",
             ", freed memory kept": self.keep_freed,
+            ", fast dropout": self.fast_dropout,
         }
         return "".join(part for part, chosen in parts.items() if chosen)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hotloop import device as machine
-from hotloop.engine import layout, regions
+from hotloop.engine import dropout, layout, regions
 from hotloop.engine.blocks import KEY, Named, named, runnable
 from hotloop.engine.blocks import blocks_of as blocks_of
 from hotloop.engine.forwards import unwrap, wrap
@@ -73,6 +73,7 @@ def remove(model: nn.Module) -> None:
     """Take off every wrapper that `apply` put on; the model's own switch stays as it is (see `put_back`)."""
     machine.set_activation_budget(None)
     regions.remove(model)  # they are put on last
+    dropout.remove(model)
     unwrap(model, _forward)
 
 

@@ -114,29 +114,36 @@ class TokenShift(nn.Module):
         return torch.addcmul(x_btc, earlier, self.share.to(x_btc.dtype))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float, causal: bool) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, *, drop: nn.Dropout, causal: bool) -> Tensor:
     """Scaled dot-product attention, (B, H, T, D); with `causal` a position sees itself and what is before it.
 
+    `drop` is the layer that drops shares of attention, with its own word on whether it trains.
     The fused kernel of the device, but for contexts in bf16 on a CPU up to some length, where it is up to several
     times slower than the same arithmetic as matrix products.
     """
     if _better_written_out(query, key, _LONGEST_CAUSAL if causal else _LONGEST_WHOLE):
-        return _attend_written_out(query, key, value, dropout, causal)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+        return _attend_written_out(query, key, value, drop, causal)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=_rate(drop), is_causal=causal)
 
 
-def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | None, dropout: float) -> Tensor:
+def attend_to(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | None, drop: nn.Dropout) -> Tensor:
     """Scaled dot-product attention of (B, H, T, D) to (B, H, S, D), of which each query sees what `visible` says.
 
     Args:
         visible: boolean, broadcasts to (B, H, T, S); every query sees something. None shows all.
+        drop: as in `attend`.
     """
     if _better_written_out(query, key, _LONGEST_WHOLE):
         scores = (query * query.size(-1) ** -0.5) @ key.mT
         if visible is not None:
             scores = scores.masked_fill(~visible, float("-inf"))
-        return F.dropout(scores.softmax(dim=-1), dropout) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+        shares: Tensor = drop(scores.softmax(dim=-1))
+        return shares @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=_rate(drop))
+
+
+def _rate(drop: nn.Dropout) -> float:
+    return drop.p if drop.training else 0.0
 
 
 def _better_written_out(query: Tensor, key: Tensor, longest: int) -> bool:
@@ -148,7 +155,7 @@ def _better_written_out(query: Tensor, key: Tensor, longest: int) -> bool:
 _LONGEST_WHOLE, _LONGEST_CAUSAL = 512, 1024  # tokens up to which the scores (T x T a head) are worth holding
 
 
-def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool) -> Tensor:
+def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, drop: nn.Dropout, causal: bool) -> Tensor:
     """Two products and a softmax; causal in blocks of queries, each with no keys but those up to its own end.
 
     The blocks leave out most of the scores that a mask would only throw away, and are small enough for the cache.
@@ -163,7 +170,7 @@ def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, dropout: floa
         rows_seen = slice(start, start + block)
         seen = slice(0, min(length, start + block)) if causal else slice(None)
         shares = torch.baddbmm(mask[rows_seen, seen], q[:, rows_seen], k[:, seen].mT, alpha=width**-0.5).softmax(-1)
-        parts.append(torch.bmm(F.dropout(shares, dropout) if dropout else shares, v[:, seen]))
+        parts.append(torch.bmm(drop(shares), v[:, seen]))
     return torch.cat(parts, dim=1).view(rows, heads, length, width)
 
 
@@ -188,12 +195,12 @@ class SelfAttention(nn.Module):
         rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
-        self.heads, self.dropout, self.qk_norm, self.rotary = heads, dropout, qk_norm, rotary
+        self.heads, self.qk_norm, self.rotary = heads, qk_norm, rotary
         self.query = nn.Linear(width, width, bias=bias)  # each weight (C, C)
         self.key = nn.Linear(width, width, bias=bias)
         self.value = nn.Linear(width, width, bias=bias)
         self.project = nn.Linear(width, width, bias=bias)
-        self.output_dropout = nn.Dropout(dropout)
+        self.dropout, self.output_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
 
     def forward(self, x_btc: Tensor, cache: LayerCache | None = None) -> Tensor:
         rows, length, width = x_btc.shape
@@ -207,10 +214,9 @@ class SelfAttention(nn.Module):
             key, value = cache.extend(key, value)
             if self.rotary is not None:
                 query, key = self.rotary(query, key.size(2) - length), self.rotary(key)
-        dropout = self.dropout if self.training else 0.0
         # A single new token sees all that is cached, so only as many queries as keys need the mask.
         causal = cache is None or length == key.size(2)  # without a cache no length is looked at: it may be a symbol
-        mixed = attend(query, key, value, dropout=dropout, causal=causal)
+        mixed = attend(query, key, value, drop=self.dropout, causal=causal)
         result: Tensor = self.output_dropout(self.project(mixed.transpose(1, 2).reshape(rows, length, width)))
         return result
 

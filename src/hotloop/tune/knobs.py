@@ -54,6 +54,7 @@ def rungs(loaded: Loaded, facts: LaneFacts, allow_batch_change: bool = False) ->
         _precision(device),
         _resident(facts),
         _kept(device),
+        _masks(device) if facts.drops else [],
         [] if facts.couples else list(_micro_batches(loaded.config, device)),
         [Rung("+ channels_last", {"training.channels_last": "on"})] if facts.convolves else [],
         _compile(facts, device),
@@ -96,6 +97,10 @@ def _resident(facts: LaneFacts) -> list[Rung]:
 def _kept(device: torch.device) -> list[Rung]:
     keeps = device.type == "cpu" and memory.can_keep_freed()
     return [Rung("+ freed memory kept", {"memory.keep_freed": "on"})] if keeps else []
+
+
+def _masks(device: torch.device) -> list[Rung]:
+    return [Rung("+ fast dropout", {"training.fast_dropout": "on"})] if device.type == "cpu" else []
 
 
 def _workers(device: torch.device) -> list[Rung]:

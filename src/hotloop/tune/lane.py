@@ -25,6 +25,7 @@ from hotloop.config.load import Loaded
 from hotloop.data.loader import fetch
 from hotloop.data.ragged import shapes_of, source_buckets
 from hotloop.data.stream import StreamSource
+from hotloop.engine import dropout
 from hotloop.engine.blocks import blocks_of
 from hotloop.engine.plan import apply_to_process
 from hotloop.engine.recover import transact
@@ -50,6 +51,7 @@ class LaneFacts:
         convolves: it has convolutions over 4-D tensors, which channels_last is for.
         repeats: it has repeated blocks, which can be compiled one for all.
         attends: it has attention layers.
+        drops: it has dropout layers that drop anything.
         couples: BatchNorm: a row's result depends on the rows beside it.
         shapes: how many a batch has.
         bytes: of the training data, None where it is fetched item by item.
@@ -61,6 +63,7 @@ class LaneFacts:
     convolves: bool
     repeats: bool
     attends: bool
+    drops: bool
     couples: bool
     shapes: int
     bytes: int | None
@@ -114,6 +117,7 @@ class Lane:
             convolves=any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in model.modules()),
             repeats=len(blocks_of(model)) > 1,
             attends=any(_attends(part) for part in model.modules()),
+            drops=bool(dropout.layers_of(model)),
             couples=couples_the_batch(model),
             shapes=shapes_of(train),
             bytes=train.nbytes,

@@ -26,6 +26,7 @@ PLAIN: dict[str, Any] = {
     "data.num_workers": 0,
     "data.pin_memory": "off",
     "memory.keep_freed": "off",
+    "training.fast_dropout": "off",
 }
 
 SEARCHED = frozenset({*PLAIN, "training.threads"})
@@ -64,6 +65,7 @@ def resolved(plan: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
         "training.threads": plan["threads"],
         "data.resident": "on" if plan["resident"] else "off",
         "memory.keep_freed": "on" if plan["keep_freed"] else "off",
+        "training.fast_dropout": "on" if plan["fast_dropout"] else "off",
     }
     if not plan["resident"]:
         found["data.num_workers"] = plan["num_workers"]

@@ -122,9 +122,12 @@ def test_compiled_attention_is_one_graph():
     """The question which kernel is named must not break the graph up."""
     q = torch.randn(2, 2, 5, 8, dtype=torch.bfloat16)
     whole = torch.compile(
-        lambda q: layers.attend(q, q, q, dropout=0.0, causal=True), fullgraph=True, backend="eager", dynamic=False
+        lambda q: layers.attend(q, q, q, drop=nn.Dropout(0.0), causal=True),
+        fullgraph=True,
+        backend="eager",
+        dynamic=False,
     )
-    torch.testing.assert_close(whole(q), layers.attend(q, q, q, dropout=0.0, causal=True))
+    torch.testing.assert_close(whole(q), layers.attend(q, q, q, drop=nn.Dropout(0.0), causal=True))
 
 
 def test_written_out_attention_yields_to_a_named_kernel(monkeypatch):
@@ -138,7 +141,7 @@ def test_written_out_attention_yields_to_a_named_kernel(monkeypatch):
             machine.set_attention("auto")
             machine.set_attention(kind)
             calls.clear()
-            layers.attend(q, q, q, dropout=0.0, causal=True)
+            layers.attend(q, q, q, drop=nn.Dropout(0.0), causal=True)
             assert len(calls) == called, kind
     finally:
         machine.set_attention("auto")

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from hotloop.engine import recompute
 from hotloop.tasks.gpt.model import Transformer
@@ -204,7 +205,7 @@ def test_attention_written_out_equals_the_fused_kernel(queries, keys, causal):
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [part.to(dtype, copy=True).requires_grad_() for part in (q, k, v)]
-        mixed = attend(*inputs, dropout=0.0, causal=causal)
+        mixed = attend(*inputs, drop=nn.Dropout(0.0), causal=causal)
         assert mixed.dtype == dtype
         mixed.float().pow(2).sum().backward()
         found.append([part.float() for part in (mixed, *(one.grad for one in inputs))])
@@ -215,7 +216,7 @@ def test_attention_written_out_equals_the_fused_kernel(queries, keys, causal):
 def test_attention_in_blocks_drops_each_share_by_itself():
     q = torch.zeros(1, 1, 200, 8, dtype=torch.bfloat16)  # every share is 1 / (position + 1)
     v = torch.ones(1, 1, 200, 8, dtype=torch.bfloat16)
-    kept = attend(q, q, v, dropout=0.5, causal=True)[0, 0, :, 0].float()
+    kept = attend(q, q, v, drop=nn.Dropout(0.5), causal=True)[0, 0, :, 0].float()
     assert kept[100:].mean().item() == pytest.approx(1, abs=0.1)
     assert kept[100:].std().item() == pytest.approx(150**-0.5, rel=0.4)
 

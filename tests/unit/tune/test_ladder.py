@@ -44,11 +44,12 @@ class Made:
             "resident": self.config.config.data.resident == "on",
             "num_workers": 0,
             "keep_freed": False,
+            "fast_dropout": False,
             "total_steps": 200,
             "effective_batch": training.batch_size * training.gradient_accumulation_steps,
             "cut": [training.batch_size, training.channels_last],
         }
-        return LaneFacts(plan, 10, True, False, False, False, self.law.get("shapes", 1), 1, {})
+        return LaneFacts(plan, 10, True, False, False, False, False, self.law.get("shapes", 1), 1, {})
 
     def warm(self) -> float:
         return float(self.law.get("compile", 0.0))

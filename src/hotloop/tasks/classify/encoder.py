@@ -222,7 +222,9 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0, **_: Any
 ) -> tuple[Tensor, None]:
     """Attention of (B, H, T, D) as `transformers` asks for it, (B, T, H, D)."""
-    return attend_to(query, key, value, visible=mask, dropout=dropout).transpose(1, 2).contiguous(), None
+    own = getattr(module, "dropout", None)  # the layer that holds the rate, which may have been made faster
+    drop = own if isinstance(own, nn.Dropout) else nn.Dropout(dropout)
+    return attend_to(query, key, value, visible=mask, drop=drop).transpose(1, 2).contiguous(), None
 
 
 def _quiet() -> Any:

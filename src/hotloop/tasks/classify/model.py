@@ -25,7 +25,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float, rotary: Rotary) -> None:
         super().__init__()
-        self.heads, self.dropout, self.rotary = heads, dropout, rotary
+        self.heads, self.dropout, self.rotary = heads, nn.Dropout(dropout), rotary
         self.join = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.feed_forward = FeedForward(width, ratio=4.0, activation="gelu", bias=True, dropout=dropout)
@@ -36,8 +36,7 @@ class Block(nn.Module):
         rows, length, width = x_btc.shape
         joined = self.join(self.norms[0](x_btc)).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key = self.rotary(joined[:2]).unbind()
-        dropout = self.dropout if self.training else 0.0
-        mixed = attend_to(query, key, joined[2], visible=visible, dropout=dropout)
+        mixed = attend_to(query, key, joined[2], visible=visible, drop=self.dropout)
         x_btc = x_btc + self.drop(self.project(mixed.transpose(1, 2).reshape(rows, length, width)))
         result: Tensor = x_btc + self.feed_forward(self.norms[1](x_btc))
         return result

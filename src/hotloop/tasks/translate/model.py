@@ -37,7 +37,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = heads, nn.Dropout(dropout)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.project = nn.Linear(width, width)
 
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     def forward(self, x_btc: Tensor, pair: tuple[Tensor, Tensor], visible: Tensor | None) -> Tensor:
         """`visible` is boolean and broadcasts to (B, H, T, S); None shows all."""
         query = self._split(self.query(x_btc))
-        mixed = attend_to(query, *pair, visible=visible, dropout=self.dropout if self.training else 0.0)
+        mixed = attend_to(query, *pair, visible=visible, drop=self.dropout)
         result: Tensor = self.project(mixed.transpose(1, 2).flatten(2))
         return result
 
