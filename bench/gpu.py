@@ -91,7 +91,7 @@ def matrix_ceiling(size: int = 8192) -> float:
 
 
 def stepping(
-    layers: int, width: int, heads: int, block: int, batch: int, vocabulary: int, mode: str
+    layers: int, width: int, heads: int, block: int, batch: int, vocabulary: int, keys: dict[str, Any]
 ) -> tuple[Any, Any]:
     """A GPT with random tokens in hotloop's own loop, warmed: (what makes one step, the model)."""
     import torch
@@ -109,9 +109,9 @@ def stepping(
         logits = net(rows["x"])
         return F.cross_entropy(logits.flatten(0, 1).float(), rows["y"].flatten(), reduction="none").view_as(rows["y"])
 
-    keys = {
+    keys = keys | {
         "training.batch_size": batch, "training.max_steps": 10_000, "training.device": "cuda",
-        "training.precision": "bf16", "training.compile": mode, "training.log_every": 1000, "data.resident": "on",
+        "training.precision": "bf16", "training.log_every": 1000, "data.resident": "on",
         "optimization.learning_rate": 3e-4,
     }  # fmt: skip
     data = {"x": tokens[:, :-1].contiguous(), "y": tokens[:, 1:].contiguous()}
@@ -124,7 +124,7 @@ def stepping(
 def gpt2() -> str:
     """Share of the matrix ceiling of GPT-2 small: 6 N operations a token, and 12 L T C for attention."""
     layers, width, block, batch, vocabulary = 12, 768, 1024, 16, 50304
-    step, model = stepping(layers, width, 12, block, batch, vocabulary, "default")
+    step, model = stepping(layers, width, 12, block, batch, vocabulary, {"training.compile": "default"})
     seconds = min(seconds_of(step, 20) for _ in range(5))
     weights = model.count_parameters(positions=False)
     per_token = 6 * weights + 12 * layers * block * width
@@ -138,7 +138,7 @@ def captured(steps: int = 50) -> str:
     """Wall time of a step of a small model with captured graphs, over the time that its kernels take."""
     from torch.profiler import ProfilerActivity, profile
 
-    step, _ = stepping(4, 128, 4, 64, 12, 96, "reduce-overhead")
+    step, _ = stepping(4, 128, 4, 64, 12, 96, {"training.compile": "off", "training.capture": "on"})
     wall = min(seconds_of(step, steps) for _ in range(5))
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         seconds_of(step, steps)

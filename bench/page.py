@@ -37,8 +37,8 @@ each round. A process is lucky or not for as long as it lives (where its memory 
 "by start" is the median of each. hotloop writes its run folder, its records and TensorBoard meanwhile. Lightning and
 HF Trainer with their defaults run in fp32, uncompiled, fed by a DataLoader without workers, with their own logging;
 progress bar and checkpoints are off. With hotloop's settings they have its precision, compiler, threads, micro-batch,
-feed and, where `memory.keep_freed` is among them, malloc that keeps what tensors gave back. The loss is the mean over
-the timed steps; "same" is within 1 % of the loop by hand in fp32."""
+feed and, where they are among them, malloc that keeps what tensors gave back and dropout's masks; `training.capture`
+is hotloop's alone. The loss is the mean over the timed steps; "same" is within 1 % of the loop by hand in fp32."""
 
 QUALITY = """\
 Whole commands, start-up and evaluation included, each until its target or, where it does not get there, to its end. On

@@ -28,7 +28,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-PLAIN = ("training.precision=fp32", "training.compile=off", "data.resident=off", "memory.keep_freed=off")
+_AS_TORCH_IS = ("training.fast_dropout=off", "training.tune=off", "memory.keep_freed=off")
+PLAIN = ("training.precision=fp32", "training.compile=off", "data.resident=off", *_AS_TORCH_IS)
 QUALITY = Path(__file__).resolve().parent / "results" / "quality.json"
 
 
@@ -70,8 +71,8 @@ _LOB = ("model.dropout=0", "optimization.label_smoothing=0", "optimization.class
         "training.batch_size=256", "training.eval_every=47")  # fmt: skip
 TASKS = {
     "gpt": Contest(
-        "gpt, tiny shakespeare against nanoGPT's recipe", "gpt", "eval_loss", 1.898, plain=("--template", "nanogpt"),
-        stops=("own",),
+        "gpt, tiny shakespeare against nanoGPT's recipe", "gpt", "eval_loss", 1.898,
+        plain=("--template", "nanogpt", *_AS_TORCH_IS), stops=("own",),
     ),
     "hlbd": Contest(
         "translate, the pairs of HLBD, template hlbd_fast (plain: 4 x 8)", "translate", "eval_exact_match_train", 0.95,
