@@ -30,7 +30,7 @@ from hotloop.shortage import explained
 from hotloop.task import Task, options_of
 from hotloop.tasks.own import require_task
 from hotloop.tune.auto import settle
-from hotloop.tune.choose import choose
+from hotloop.tune.choose import choose, refuse_idle_tuning
 
 _FIT_ONLY = (
     "callbacks.",
@@ -137,6 +137,8 @@ def train(task: str | type[Task], *, progress: bool = True, callbacks: Sequence[
     require_one(loaded)
     made = found(loaded.config.model, loaded.config.data, seed=loaded.config.experiment.seed)
     with _reporter(progress, callbacks) as reporter:
+        if not isinstance(task, str):
+            refuse_idle_tuning(loaded, "candidates run in other processes, which may not find a class by its name")
         choice = choose(loaded, made, reporter)
         named = settle if isinstance(task, str) else None  # a class in hand may not be found by its name
         return launch.train(loaded, made, reporter=reporter, callbacks=callbacks, choice=choice, settle=named)

@@ -121,6 +121,7 @@ def peak(device: torch.device) -> int:
 def reset_peak(device: torch.device) -> bool:
     """Let `peak` begin anew from what is in use now; False where the system cannot do that."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # a card named by its number would not do that
         torch.cuda.reset_peak_memory_stats(device)
         return True
     with contextlib.suppress(OSError):

@@ -84,6 +84,7 @@ def _profiled(loaded: Loaded, steps: int | None, trace: Path | None, again: bool
     from hotloop.runs.console import Console
     from hotloop.saved import make_task
     from hotloop.shortage import before_training
+    from hotloop.tune.auto import key_for, recalled
     from hotloop.tune.choose import choose
 
     loaded = folds.only(loaded, 1) if folds.wanted(loaded) else loaded
@@ -96,7 +97,12 @@ def _profiled(loaded: Loaded, steps: int | None, trace: Path | None, again: bool
     finally:
         reporter.close()
     try:
-        return profile(build(loaded, make_task(loaded.config), choice=choice), limits, steps=steps, trace=trace)
+        session = build(loaded, make_task(loaded.config), choice=choice)
+        key = key_for(loaded, session)
+        if key is not None and (known := recalled(loaded, key)) is not None:  # what a training would use
+            click.echo(known.notes[-1], err=True)
+            session = build(known, make_task(known.config), choice=choice)
+        return profile(session, limits, steps=steps, trace=trace)
     except Exception as error:
         if isinstance(error, HotloopError) or not memory.is_out_of_memory(error):
             raise

@@ -130,12 +130,12 @@ def _write(found: Climbed, out: Path) -> list[Path]:
 
 def _keep(loaded: Loaded, found: Climbed) -> None:
     """For later runs; what was found counts without that too."""
-    from hotloop.tune.kept import keep, key_of
+    from hotloop.tune.auto import remember
+    from hotloop.tune.kept import key_of
 
-    try:
-        keep(key_of(loaded, found.facts.parameters, found.facts.shape), found.knobs, found.factor)
-    except HotloopError as error:
-        click.secho(f"note: not kept for later runs: {error.what}", fg="yellow", err=True)
+    file, why = remember(key_of(loaded, found.facts.parameters, found.facts.shape), found)
+    if file is None:
+        click.secho(f"note: not kept for later runs: {why}", fg="yellow", err=True)
 
 
 def _show(found: Climbed) -> None:

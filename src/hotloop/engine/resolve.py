@@ -145,12 +145,13 @@ def _arithmetic(
 ) -> tuple[str, str, Facts, list[str], float]:
     """Precision, compile mode, what the probe saw, remarks, and predicted seconds of training.
 
-    Timed, so that there is something to predict from, is where `auto` asks for a measurement.
+    Timed, so that there is something to predict from, is where `auto` asks for a measurement; `training.tune` does too.
     """
     precision, remark = resolve_precision(training.precision, device)
     undecided = precision == "auto"
     candidates = ["fp32", "bf16"] if undecided and machine.cpu_has_bf16() else ["fp32" if undecided else precision]
-    facts = probe(candidates if len(candidates) > 1 or training.compile == "auto" else [])
+    asked = len(candidates) > 1 or training.compile == "auto" or training.tune == "auto"
+    facts = probe(candidates if asked else [])
     if undecided:
         precision, remark = _fastest(facts)
     if facts.scalar and pieces > 1:

@@ -36,16 +36,25 @@ def profile(session: Session, ceilings: Ceilings, *, steps: int | None = None, t
         steps: to be marked; as many as about five seconds allow if nothing is said.
         trace: where torch's trace goes, if one is wanted.
     """
+    whole = _taken_apart(session)
     stepping = _Stepping(session)
     first = stepping.timed(1)
     warm = stepping.warm()
     others = Others()
     timing = _timed(stepping, steps or max(_FEWEST, min(_MOST, int(_SECONDS / warm))), first)
-    remarks = _disturbances(others.took(), ceilings)
+    remarks = (*whole, *_disturbances(others.took(), ceilings))
     few = max(1, min(_LOOKED_AT, int(_LOOK_SECONDS / timing.plain)))
     seen = look(session.plan.torch_device, stepping.timed, few, trace)
     work = count_work(session, stepping.feed)
     return _concluded(session, ceilings, timing, work, seen, remarks)
+
+
+def _taken_apart(session: Session) -> tuple[str, ...]:
+    """A captured step is replayed as one piece, in which no phase can be told from another."""
+    if session.state.captured is None:
+        return ()
+    session.state.captured = None
+    return ("training.capture is left out here, as a replayed step has no phases: training is faster than this",)
 
 
 class _Stepping:

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from hotloop import device as machine
 from hotloop.assemble import Session
+from hotloop.engine import regions
 from hotloop.engine.footprint import made_bytes, tensor_bytes
 from hotloop.engine.precision import autocast
 from hotloop.engine.reduce import micro_batches, micro_loss
@@ -53,7 +54,7 @@ def count_work(session: Session, feed: Iterator[Batch]) -> Work:
     state, plan, counts, seen = session.state, session.plan, list[_Counting](), set[Any]()
     terms = session.task.term_weights()
     state.remember_buffers()
-    with machine.undisturbed(plan.torch_device):
+    with machine.undisturbed(plan.torch_device), regions.resting(state.model):
         for _ in range(_BATCHES):
             batch = next(feed)
             shapes = tuple(tuple(tensor.shape) for tensor in tree_leaves(batch))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hotloop.assemble import Session
@@ -36,15 +37,11 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
         session: put together with it, for what only is known then.
         reporter: told while a search goes on.
     """
-    predicted = session.predicted_seconds
-    searched = loaded.config.training.auto_batch_size or loaded.config.memory.budget is not None
-    if loaded.config.training.tune == "off" or searched or predicted < _REBUILD or not is_findable(loaded.config.task):
+    if (key := key_for(loaded, session)) is None:
         return None
-    parameters = sum(p.numel() for p in session.state.model.parameters())
-    key = key_of(loaded, parameters, data_shape(session))
-    if (kept := recall(key)) is not None and (known := _fitting(loaded, kept.knobs)) is not None:
-        told = f"settings measured on {kept.measured}, {kept.factor:.2f}x the plain way: {in_words(kept.knobs)}"
-        return _noted(known, f"{told} (training.tune=off leaves them out)")
+    if (known := recalled(loaded, key)) is not None:
+        return known
+    predicted = session.predicted_seconds
     seconds = SHARE * predicted
     if seconds < _FEWEST:
         return None
@@ -57,15 +54,37 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
     except Exception as error:  # a search is no reason for a run not to begin
         said = error.what if isinstance(error, HotloopError) else f"{type(error).__name__}: {error}"
         return _noted(loaded, f"tuning came to nothing ({said}): training as without it")
-    return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most; {_kept(key, found)})")
+    file, why = remember(key, found)
+    kept = f"not kept for later runs: {why}" if file is None else f"rows in {file}"
+    return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most; {kept})")
 
 
-def _kept(key: dict[str, Any], found: Climbed) -> str:
-    """Keep what was found for later runs; where its rows are, or why they are not."""
+def recalled(loaded: Loaded, key: dict[str, Any]) -> Loaded | None:
+    """The configuration with the settings that a search found before, with a note; None where none did."""
+    if (kept := recall(key)) is None or (known := _fitting(loaded, kept.knobs)) is None:
+        return None
+    told = f"settings measured on {kept.measured}, {kept.factor:.2f}x the plain way: {in_words(kept.knobs)}"
+    return _noted(known, f"{told} (training.tune=off leaves them out)")
+
+
+def key_for(loaded: Loaded, session: Session) -> dict[str, Any] | None:
+    """What settings of a run are kept under; None where nothing is kept or used: it is off, or the run is short."""
+    searched = loaded.config.training.auto_batch_size or loaded.config.memory.budget is not None
+    short = session.predicted_seconds < _REBUILD
+    if loaded.config.training.tune == "off" or searched or short or not is_findable(loaded.config.task):
+        return None
+    parameters = sum(p.numel() for p in session.state.model.parameters())
+    return key_of(loaded, parameters, data_shape(session))
+
+
+def remember(key: dict[str, Any], found: Climbed) -> tuple[Path | None, str]:
+    """Keep what was found for later runs: its file, or why it is not kept."""
+    if found.broken:
+        return None, found.broken
     try:
-        return f"rows in {keep(key, found.knobs, found.factor, found.to_json())}"
+        return keep(key, found.knobs, found.factor, found.to_json(), found.untried), ""
     except HotloopError as error:
-        return f"not kept for later runs: {error.what}"
+        return None, error.what
 
 
 def _fitting(loaded: Loaded, knobs: dict[str, Any]) -> Loaded | None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from hotloop import device as machine
-from hotloop.config.load import Loaded
+from hotloop.config.arguments import ORIGIN
+from hotloop.config.load import CALL, Loaded
 from hotloop.config.schema import Config
 from hotloop.data.stream import StreamSource
 from hotloop.engine.plan import Choice
@@ -56,12 +57,14 @@ def choose(loaded: Loaded, task: Task | None = None, reporter: Reporter | None =
 
 
 def refuse_idle_tuning(loaded: Loaded, why: str) -> None:
-    """A `training.tune=auto` that a person states, where nothing would be tuned.
+    """A `training.tune=auto` that a person asks for, where nothing would be tuned.
+
+    In a file it may stand without being asked for: the config.yaml of a run holds every key.
 
     Raises:
         HotloopError: with the reason.
     """
-    if loaded.config.training.tune == "auto" and not is_open(loaded.origins, "training.tune"):
+    if loaded.config.training.tune == "auto" and loaded.origins.get("training.tune") in (ORIGIN, CALL):
         raise HotloopError(
             f"training.tune=auto has no effect here: {why}",
             where="training.tune",

@@ -5,7 +5,9 @@ What the baseline computes is asked for once and kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from hotloop.tune.lanes import Runner
@@ -16,6 +18,14 @@ from hotloop.tune.verdict import Error, compare_losses, gradient_fault
 SEEDS = 4
 _NONE = Error(0.0, {}, 0.0, 0.0)
 _RANDOM = "; gradients not compared: the loss draws random numbers that no layer of the model can be told to leave"
+
+
+@contextlib.contextmanager
+def _at_its_own_cost(runner: Runner) -> Iterator[None]:
+    """What the baseline is asked for, once for all candidates, is not taken off this one's time."""
+    began = time.monotonic()
+    yield
+    runner.allow(time.monotonic() - began)
 
 
 @dataclass
@@ -33,8 +43,8 @@ class Judge:
     _own: dict[str, Error] = field(default_factory=dict)
     _reference: Gradients = field(default_factory=list)
 
-    def prepare(self, precision: str) -> None:
-        """Ask the baseline for its gradients before a candidate's time begins to run."""
+    def _prepare(self, precision: str) -> None:
+        """Ask the baseline for its gradients, in float32 and in this precision."""
         self._reference = self._reference or self.base.gradients("fp32")
         if precision not in self._own:
             own = _NONE if precision == "fp32" else errors(self.base.gradients(precision), self._reference)
@@ -44,7 +54,8 @@ class Judge:
         """The row with what the proof says; kept where nothing speaks against it."""
         said = ""
         if not changes_batch:
-            self.prepare(str(runner.facts.plan["precision"]))
+            with _at_its_own_cost(runner):
+                self._prepare(str(runner.facts.plan["precision"]))
             if draws_at_random(self._reference):
                 said = _RANDOM
             elif fault := self._gradient_fault(runner):
@@ -52,7 +63,8 @@ class Judge:
         ours, theirs = self.steps(runner)
         seeds = list(range(1, SEEDS + 1))
         if ours not in self._losses:
-            self._losses[ours] = self.base.losses(seeds, ours)
+            with _at_its_own_cost(runner):
+                self._losses[ours] = self.base.losses(seeds, ours)
         loss = compare_losses(self._losses[ours], runner.losses(seeds, theirs))
         row = row.measured(loss.difference, "same" if loss.same else "different loss")
         if not loss.same:

@@ -25,7 +25,7 @@ from hotloop.errors import HotloopError
 from hotloop.tune.low import is_open
 from hotloop.tune.settings import SEARCHED
 
-_FORM = 2
+_FORM = 3
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class Kept:
         knobs: dotted key -> value.
         factor: samples per second over the plain way to train.
         measured: the day, as 2026-11-28.
+        untried: candidates that were left when the search's time was over.
     """
 
     knobs: dict[str, Any]
     factor: float
     measured: str
+    untried: int = 0
 
 
 def key_of(loaded: Loaded, parameters: int, shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,13 +89,24 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
 
 
 def keep(
-    key: Mapping[str, Any], knobs: Mapping[str, Any], factor: float, ladder: Mapping[str, Any] | None = None
+    key: Mapping[str, Any],
+    knobs: Mapping[str, Any],
+    factor: float,
+    ladder: Mapping[str, Any] | None = None,
+    untried: int = 0,
 ) -> Path:
-    """Write a result down, with what ladder.json would hold, for people; returns its file."""
+    """Write a result down, with what ladder.json would hold, for people; returns its file.
+
+    Raises:
+        HotloopError: it cannot be written, or it is of a search without an end and there is one with an end.
+    """
     file = _file(key)
+    if untried and (before := recall(key)) is not None and not before.untried:
+        raise HotloopError(f"the search of {before.measured}, which came to its end, counts for more")
     with telling("make", file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     found = {"key": key, "knobs": dict(knobs), "factor": factor, "measured": time.strftime("%Y-%m-%d")}
+    found["untried"] = untried
     found |= {"ladder": dict(ladder)} if ladder else {}
     write_atomic(file, json.dumps(found, indent=2, default=str).encode())
     return file
@@ -103,7 +116,7 @@ def recall(key: Mapping[str, Any]) -> Kept | None:
     """The result of before for this key, if there is one."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, HotloopError):
         found = json.loads(_file(key).read_text(encoding="utf-8"))
-        return Kept(dict(found["knobs"]), float(found["factor"]), str(found["measured"]))
+        return Kept(dict(found["knobs"]), float(found["factor"]), str(found["measured"]), int(found["untried"]))
     return None
 
 

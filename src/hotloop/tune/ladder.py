@@ -6,6 +6,7 @@ proof is made where the speed is worth it. Every candidate has a process of its 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -49,6 +50,9 @@ class Ladder:
         reporter: told of each rung.
         minutes: after which no new candidate is begun.
         steps: of the run that is meant; compilation must pay for itself within them. None counts speed alone.
+        rows: tried so far.
+        untried: candidates that were left when the time was over.
+        broken: why the climb cannot go on; empty while it can.
     """
 
     track: Track
@@ -57,9 +61,11 @@ class Ladder:
     minutes: float
     steps: float | None = None
     rows: list[Row] = field(default_factory=list)
+    untried: int = 0
+    broken: str = ""
 
     def __post_init__(self) -> None:
-        self._started, self._broken = time.monotonic(), ""
+        self._started, self._late = time.monotonic(), False
         self._open: list[Runner] = []
         try:
             self._base = self._opened(self.baseline, math.inf)
@@ -85,9 +91,10 @@ class Ladder:
             self._open.remove(runner)
 
     def close(self) -> None:
-        """End all lanes, whatever they were doing."""
-        for runner in self._open:
-            runner.close()
+        """End all lanes, whatever they were doing, and whatever ending one of them meets."""
+        with contextlib.ExitStack() as ends:
+            for runner in self._open:
+                ends.callback(runner.close)
         self._open.clear()
 
     @property
@@ -98,8 +105,8 @@ class Ladder:
     @property
     def over(self) -> str:
         """Why no new candidate is begun; empty while some are."""
-        if self._broken:
-            return self._broken
+        if self.broken:
+            return self.broken
         return f"the {self.minutes:g} minutes were over" if self._spent > 60 * self.minutes else ""
 
     @property
@@ -114,21 +121,20 @@ class Ladder:
                 if self.over:
                     knobs = {**self.best.row.knobs, **rung.knobs}
                     self._tell(Row(rung.name, knobs, reason=f"not tried: {self.over}"))
+                    self.untried += 1
                     continue
                 found = self._better(found, self._tried(rung, max(_SHORTEST, _SHARE * 60 * self.minutes)))
             self._settle(found)
 
     def begin_with(self, rung: Rung) -> None:
-        """Climb from this one, where it holds, without a limit of its own.
+        """Climb from this one, where it holds, without a limit of its own; where it does not run, from the baseline.
 
         Raises:
-            HotloopError: it could not even be measured, so nothing could be said about what follows.
+            HotloopError: all of the time was over before it was measured, or the baseline is gone.
         """
         self._settle(self._tried(rung, math.inf))
-        if self.rows and not self.rows[-1].ms_per_step:
-            raise HotloopError(
-                f"{rung.name} could not be measured ({self.rows[-1].reason})", fix="give it more time: --minutes"
-            )
+        if self.rows and not self.rows[-1].ms_per_step and (self.broken or self._late):
+            raise HotloopError(f"{rung.name} could not be measured ({self.broken or self.rows[-1].reason})")
 
     def _settle(self, found: Contender | None) -> None:
         """Go on from `found`, with what its `auto` came to stated, so that the next lanes do not decide it anew."""
@@ -166,7 +172,8 @@ class Ladder:
             where = f" ({error.where})" if error.where else ""
             failed = "" if isinstance(error, TimeOver) else "does not run: "
             row = Row(rung.name, knobs, reason=f"{failed}{error.what}{where}")
-            self._broken = self._lost(error)
+            self._late = isinstance(error, TimeOver)
+            self.broken = self._lost(error)
         self._tell(row)
         if found is not None and row.kept:
             return found
@@ -238,7 +245,7 @@ def _each_row(timing: Timing) -> list[float]:
     return [seconds / timing.rows for seconds in timing.seconds]
 
 
-def _each_step_saves(best: Timing, own: Timing, rows: int) -> float:
+def _each_step_saves(best: Timing, own: Timing, rows: float) -> float:
     """Seconds saved on as many rows as a step of the baseline sees."""
     return (best.median / best.rows - own.median / own.rows) * rows
 

@@ -29,7 +29,8 @@ from hotloop.engine import dropout
 from hotloop.engine.blocks import blocks_of
 from hotloop.engine.plan import apply_to_process
 from hotloop.engine.recover import transact
-from hotloop.engine.reduce import couples_the_batch
+from hotloop.engine.reduce import couples_the_batch, micro_batches
+from hotloop.errors import HotloopError
 from hotloop.task import Batch, Task
 from hotloop.tune import proof
 from hotloop.tune.settings import PLAIN, with_knobs
@@ -77,13 +78,13 @@ class Burst:
     Args:
         steps: how many.
         seconds: of all of them.
-        rows: that they saw.
+        rows: that they saw, by the mean of an epoch: its last batch may be shorter.
         use: how busy the device was, 0 to 1; None where that is not told.
     """
 
     steps: int
     seconds: float
-    rows: int
+    rows: float
     use: float | None = None
 
 
@@ -119,18 +120,34 @@ class Lane:
             attends=any(_attends(part) for part in model.modules()),
             drops=bool(dropout.layers_of(model)),
             couples=couples_the_batch(model),
-            shapes=shapes_of(train),
+            shapes=shapes_of(train) + bool(self._short),
             bytes=train.nbytes,
             shape=data_shape(session),
         )
 
     def warm(self) -> float:
-        """Make the first steps. Returns what the very first took beyond a later one, in seconds: compilation."""
-        plan = self._session.plan
+        """Make the first steps. Returns what the very first took beyond a later one, in seconds: compilation.
+
+        Raises:
+            HotloopError: the step was to be captured, and cannot be.
+        """
+        plan, state = self._session.plan, self._session.state
         shapes = min(_SHAPES, 2 * shapes_of(self._session.parts.host.train)) if plan.compile != "off" else 0
         first = self._burst(1).seconds
         rest = [self._burst(1).seconds for _ in range(_WARM + shapes)]
+        if self._short:  # what ends an epoch is compiled now, not in the middle of a race
+            transact(state, next(micro_batches(next(self._batches()), self._short)))
+            state.step += 1
+        if state.captured is not None and state.captured.off:
+            raise HotloopError(f"the step cannot be captured: {state.captured.off}")
         return max(0.0, first - min(rest))
+
+    @property
+    def _short(self) -> int:
+        """Rows of an epoch's last batch where it is a shape of its own for the compiler; 0 where it is not."""
+        plan = self._session.plan
+        left = _last_rows(self._session)
+        return 0 if plan.compile == "off" or plan.pad_ragged or left == plan.effective_batch else left
 
     def run(self, seconds: float) -> Burst:
         """Make steps for about so long, at least one, after one that is not counted: it follows a pause.
@@ -141,9 +158,11 @@ class Lane:
         plan = self._session.plan
         ahead = plan.num_workers * max(1, plan.prefetch) if plan.num_workers else 0
         one = self._burst(1 + ahead)
+        if ahead:
+            one = self._burst(ahead)  # the first ones waited for the processes to start
         pace = one.seconds / one.steps
         meter = Meter(self._device)
-        burst = self._burst(max(1, int((seconds - pace) / pace) if pace > 0 else 1))
+        burst = self._burst(max(1, 2 * ahead, int((seconds - pace) / pace) if pace > 0 else 1))
         burst = replace(burst, use=meter.share())
         if ahead:
             self._end_feed()
@@ -156,20 +175,20 @@ class Lane:
         self._feed = None
 
     def _burst(self, steps: int) -> Burst:
-        state, rows = self._session.state, 0
-        if self._feed is None:
-            self._feed = self._session.feed()
+        state, feed = self._session.state, self._batches()
         self._wait()
         started = time.perf_counter()
         for _ in range(steps):
             if state.step % max(1, state.plan.total_steps) == 0:
                 state.applied.zero_()  # the schedule has no rate for more updates than the run makes
-            batch = next(self._feed)
-            transact(state, batch)
+            transact(state, next(feed))
             state.step += 1
-            rows += state.plan.effective_batch
         self._wait()
-        return Burst(steps, time.perf_counter() - started, rows)
+        return Burst(steps, time.perf_counter() - started, steps * _rows_a_step(self._session))
+
+    def _batches(self) -> Iterator[Batch]:
+        self._feed = self._session.feed() if self._feed is None else self._feed
+        return self._feed
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -219,12 +238,28 @@ def data_shape(session: Session) -> dict[str, Any]:
         "rows": _row_shapes(train),
         "size": _magnitude(train.nbytes or (0 if isinstance(train, StreamSource) else len(train))),
         "steps": _magnitude(plan.total_steps),
-        "device": torch.device(plan.device).type,
+        "device": _named_device(plan.torch_device),
+        "seconds": _magnitude(int(limit)) if (limit := session.config.training.max_time) else None,
         "cores": [plan.threads, machine.usable_cores()],  # fewer than the machine has, where others are kept out
         "cut": [plan.micro_batch, plan.accumulation],
         "model": hashlib.sha256(repr(state.model).encode()).hexdigest()[:16],
         "also": [plan.deterministic, plan.offload, state.average is not None, state.max_grad_norm is not None],
     }
+
+
+def _last_rows(session: Session) -> int:
+    """Rows of the last batch of an epoch."""
+    plan, train = session.plan, session.parts.host.train
+    if isinstance(train, StreamSource):
+        return plan.effective_batch
+    left = len(train) - (plan.steps_per_epoch - 1) * plan.effective_batch
+    return left if 0 < left < plan.effective_batch else plan.effective_batch
+
+
+def _rows_a_step(session: Session) -> float:
+    """The mean over an epoch."""
+    plan = session.plan
+    return plan.effective_batch - (plan.effective_batch - _last_rows(session)) / plan.steps_per_epoch
 
 
 def _attends(part: nn.Module) -> bool:
@@ -242,6 +277,11 @@ def _row_shapes(train: Any) -> Any:
         return sorted({int(width) for width in buckets})
     row = fetch(train, torch.arange(1), None)
     return {name: [*value.shape[1:], str(value.dtype)] for name, value in row.items() if hasattr(value, "shape")}
+
+
+def _named_device(device: torch.device) -> str:
+    """cpu, or which of the machine's GPUs."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _magnitude(count: int) -> int:

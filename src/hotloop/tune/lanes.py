@@ -55,6 +55,10 @@ class Runner(Protocol):
         """Training loss after some steps, by seed."""
         ...
 
+    def allow(self, seconds: float) -> None:
+        """It is given up so much later."""
+        ...
+
     def stay(self) -> None:
         """It has proved itself: it is not given up any more before everything is."""
         ...
@@ -126,7 +130,7 @@ class FreshRunner:
         if kind == "fault":
             raise HotloopError(answer["what"], where=answer["where"], fix=answer["fix"])
         if kind == "memory":
-            raise HotloopError("out of memory")
+            raise HotloopError("out of memory, beside the lanes it is measured against, which hold a copy each")
         if kind == "gone" and answer["why"].startswith("took more"):
             raise TimeOver("given up: its share of the time was over")
         if kind == "gone":
@@ -157,6 +161,10 @@ class FreshRunner:
     def losses(self, seeds: list[int], steps: int) -> list[float]:
         """As `Runner.losses`."""
         return list(self._ask("losses", seeds=seeds, steps=steps)["losses"])
+
+    def allow(self, seconds: float) -> None:
+        """As `Runner.allow`."""
+        self._end = min(self._last, self._end + seconds)
 
     def stay(self) -> None:
         """As `Runner.stay`."""

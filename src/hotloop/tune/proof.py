@@ -96,13 +96,21 @@ def draws_at_random(found: Gradients) -> bool:
     if len(found) != 2 * BATCHES:
         return False
     pairs = list(zip(found[::2], found[1::2], strict=True))
-    return any(_distance(_unit(clipped), _unit(whole)) > _SAME_DIRECTION for whole, clipped in pairs)
+    return any(_turned(clipped, whole) > _SAME_DIRECTION for whole, clipped in pairs)
 
 
-def _unit(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    values = _parameters(found)
-    size = sum(float(value.double().square().sum()) for value in values.values()) ** 0.5
-    return {name: value.double() / max(size, 1e-300) for name, value in values.items()}
+def _turned(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Distance between the directions of two gradients, a parameter at a time: a whole copy may not fit."""
+    ours, theirs = max(_size(one), 1e-300), max(_size(other), 1e-300)
+    away = 0.0
+    for name, value in _parameters(other).items():
+        held = one.get(name)
+        away += _away(None if held is None else held.double() / ours, value.double() / theirs)
+    return away**0.5
+
+
+def _size(found: dict[str, Tensor]) -> float:
+    return sum(float(value.double().square().sum()) for value in _parameters(found).values()) ** 0.5
 
 
 def errors(found: Gradients, reference: Gradients) -> Error:

@@ -25,7 +25,7 @@ class Timing:
     """
 
     seconds: tuple[float, ...]
-    rows: int
+    rows: float
     use: float | None = None
 
     @property
@@ -51,21 +51,26 @@ def race(runners: Mapping[str, Runner], against: str, candidate: str, hurried: b
     Returns:
         Timings by name, of equal numbers of rounds.
     """
-    paces = {name: _pace(runner) for name, runner in runners.items()}
-    if paces[candidate] > _FAR_BEHIND * paces[against]:
+    first = {name: runner.run(_SHORTEST / 2) for name, runner in runners.items()}  # not counted
+    rows = {name: burst.rows / burst.steps for name, burst in first.items()}
+    paces = {name: burst.seconds / burst.steps for name, burst in first.items()}
+    far = _FAR_BEHIND * paces[against] / rows[against] * rows[candidate]
+    if paces[candidate] > far:
         paces[candidate] = min(paces[candidate], _pace(runners[candidate]))
-    if paces[candidate] > _FAR_BEHIND * paces[against]:
-        return {name: Timing((paces[name],) * 2, runners[name].facts.plan["effective_batch"]) for name in runners}
+    if paces[candidate] > far:
+        return {name: Timing((paces[name],) * 2, rows[name]) for name in runners}
     rounds = FEWER if hurried or max(paces.values()) > LONG else ROUNDS
     names, found = list(runners), {name: list[float]() for name in runners}
-    rows, uses = dict.fromkeys(names, 0), {name: list[float | None]() for name in runners}
+    uses = {name: list[float | None]() for name in runners}
     for number in range(rounds):
         for name in names[::-1] if number % 2 else names:
             burst = runners[name].run(min(_LONGEST, max(_SHORTEST, _STEPS * paces[name])))
             found[name].append(burst.seconds / burst.steps)
-            rows[name] = burst.rows // burst.steps
             uses[name].append(burst.use)
-        if number + 1 >= HOPELESS_AFTER and is_hopeless(found[against], found[candidate]):
+        if number + 1 >= HOPELESS_AFTER and is_hopeless(
+            [seconds / rows[against] for seconds in found[against]],
+            [seconds / rows[candidate] for seconds in found[candidate]],
+        ):
             break
     return {name: Timing(tuple(found[name]), rows[name], middle_use(uses[name])) for name in names}
 

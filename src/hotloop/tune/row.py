@@ -83,7 +83,7 @@ def baseline_row(runner: Runner) -> Row:
     """The row that all others are compared with."""
     bursts = [runner.run(_SECONDS) for _ in range(_BASELINE_ROUNDS)]
     seconds = sorted(burst.seconds / burst.steps for burst in bursts)
-    middle, rows = seconds[len(seconds) // 2], bursts[0].rows // bursts[0].steps
+    middle, rows = seconds[len(seconds) // 2], bursts[0].rows / bursts[0].steps
     spread = (seconds[-1] - seconds[0]) / middle
     return Row(
         "baseline", {}, 1e3 * middle, rows / middle, spread, runner.peak(), middle_use([one.use for one in bursts]),

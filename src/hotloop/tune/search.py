@@ -38,6 +38,8 @@ class Climbed:
         knobs: these knobs.
         factor: samples per second over the baseline's.
         facts: of the baseline.
+        untried: how many candidates were left when the time was over.
+        broken: why the climb could not go on, empty where it could.
     """
 
     baseline: Row
@@ -46,6 +48,8 @@ class Climbed:
     knobs: dict[str, Any]
     factor: float
     facts: LaneFacts
+    untried: int = 0
+    broken: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For ladder.json."""
@@ -132,4 +136,5 @@ def _result(climb: Ladder) -> Climbed:
     knobs = {**best.row.knobs, **resolved(climb.facts_of_best.plan, best.loaded), "training.tune": "off"}
     loaded = without_idle(with_knobs(best.loaded, knobs))
     knobs = {key: value for key, value in knobs.items() if loaded.origins.get(key) != "default"}
-    return Climbed(climb.first, tuple(climb.rows), loaded, knobs, best.row.factor, climb.facts)
+    rows = tuple(climb.rows)
+    return Climbed(climb.first, rows, loaded, knobs, best.row.factor, climb.facts, climb.untried, climb.broken)

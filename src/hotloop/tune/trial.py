@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +36,7 @@ from hotloop.tune.lane import Lane, build_of
 Answer = tuple[str, dict[str, Any]]
 Answers = Callable[[Iterable[dict[str, Any]]], Iterator[Answer]]
 Tell = Callable[[str, dict[str, Any]], None]
+_LOOK = 1.0  # seconds between two looks at whether the parent is there
 
 
 def opened(loaded: Loaded, task: Task, choice: Choice) -> Gauge:
@@ -112,7 +116,18 @@ def main() -> None:
             answers.write(json.dumps({"kind": kind, **found}) + "\n")
             answers.flush()
 
-        serve(json.loads(sys.stdin.readline()), sys.stdin, tell)
+        request = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_parent, args=(os.getppid(), request), daemon=True).start()
+        serve(request, sys.stdin, tell)
+
+
+def _end_with_parent(parent: int, request: dict[str, Any]) -> None:
+    """Where whoever asks is killed, nobody waits for the answer: end at once, in the middle of a step too."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    if request.get("lane"):
+        shutil.rmtree(request["folder"], ignore_errors=True)  # it was the parent's to remove
+    os._exit(1)
 
 
 if __name__ == "__main__":

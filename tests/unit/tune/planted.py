@@ -136,6 +136,9 @@ class Timed:
     def losses(self, seeds: list[int], steps: int) -> list[float]:
         return self._lane.losses(seeds, steps)
 
+    def allow(self, seconds: float) -> None:
+        pass
+
     def stay(self) -> None:
         """It stays anyway."""
 

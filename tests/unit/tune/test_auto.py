@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from hotloop import assemble
-from hotloop.config.load import Loaded
+from hotloop.cli.main import main
+from hotloop.config.load import Loaded, load
 from hotloop.errors import HotloopError
 from hotloop.launch import train
 from hotloop.runs.reporter import Silent
 from hotloop.saved import make_task
+from hotloop.tasks import options_of as builtin
 from hotloop.tasks.own import load_user_task
 from hotloop.tune import auto
 from hotloop.tune.kept import keep, key_of, recall
@@ -64,6 +66,50 @@ def test_a_short_run_is_left_alone(run: tuple[Loaded, assemble.Session], monkeyp
     assert auto.settle(loaded, session, Silent()) is None
     session.predicted_seconds = 1800.0  # 5 % are 90 s: nothing could be found in them
     assert auto.settle(loaded, session, Silent()) is None
+
+
+@pytest.mark.parametrize("stated", [{}, {"precision": "fp32", "compile": "off"}])
+def test_every_recipe_has_a_predicted_time(stated: dict[str, Any], tmp_path: Path) -> None:
+    """Precision and compilation may be stated, as gpt's own recipe does: what is kept is found all the same."""
+    options = builtin("gpt")
+    sizes = {"model.n_layer": 1, "model.n_embd": 32, "model.n_head": 2, "model.block_size": 16}
+    loaded = load(options, overrides={**sizes, **stated, "threads": 1, "dir": str(tmp_path), "device": "cpu"})
+    assert assemble.build(loaded, make_task(loaded.config)).predicted_seconds > 0
+    off = with_knobs(loaded, {"training.tune": "off", "training.precision": "fp32", "training.compile": "off"})
+    assert assemble.build(off, make_task(off.config)).predicted_seconds == 0
+
+
+def _climbed(loaded: Loaded, session: assemble.Session, factor: float, **found: Any) -> Climbed:
+    facts = LaneFacts(session.plan.to_dict(), 1, False, False, False, False, False, 1, 1, {})
+    return Climbed(Row("baseline", {}), (), loaded, dict(KNOBS), factor, facts, **found)
+
+
+def test_a_search_that_did_not_end_does_not_replace_one_that_did(run: tuple[Loaded, assemble.Session]) -> None:
+    loaded, session = run
+    key = _key(loaded, session)
+    kept = []
+    for found in ({"untried": 3}, {"broken": "the baseline's process ended"}, {}, {"untried": 1}):
+        auto.remember(key, _climbed(loaded, session, 1.0 + len(kept), **found))
+        now = recall(key)
+        assert now is not None
+        kept.append((now.factor, now.untried))
+    assert kept == [(1.0, 3), (1.0, 3), (3.0, 0), (3.0, 0)]
+    file, why = auto.remember(key, _climbed(loaded, session, 9.0, untried=1))
+    assert file is None and "came to its end" in why
+
+
+def test_a_profile_is_of_what_would_be_trained(
+    run: tuple[Loaded, assemble.Session], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded, session = run
+    monkeypatch.setattr(auto, "_REBUILD", 0.0)
+    keep(_key(loaded, session), {**KNOBS, "data.resident": "off"}, 1.5)
+    words = ["max_steps=5", "threads=1", "device=cpu", "eval_every=off", "--steps", "5", "--json"]
+    out = Path(loaded.config.experiment.dir) / "profile.png"
+    assert main(["profile", loaded.config.task, *words, "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert "settings measured on" in shown.err and "data.resident=off" in shown.err
+    assert json.loads(shown.out)["phases"]["data"]["ms"] >= 0
 
 
 def test_known_settings_are_used_and_told(
@@ -115,7 +161,7 @@ def test_a_long_run_is_tuned_within_a_twentieth_of_its_time(
     def found(given: Loaded, reporter: Any, minutes: float, track: Any) -> Climbed:
         asked.append(60 * minutes)
         baseline = Row("baseline", {}, 1.0, 1.0)
-        facts = LaneFacts(session.plan.to_dict(), 1, False, False, False, False, 1, 1, {})
+        facts = LaneFacts(session.plan.to_dict(), 1, False, False, False, False, False, 1, 1, {})
         return Climbed(baseline, (), with_knobs(given, KNOBS), dict(KNOBS), 1.3, facts)
 
     monkeypatch.setattr(auto, "tune", found)

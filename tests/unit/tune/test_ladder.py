@@ -15,7 +15,9 @@ from hotloop.runs.reporter import Silent
 from hotloop.tune.knobs import Rung, rungs
 from hotloop.tune.ladder import Ladder
 from hotloop.tune.lane import Burst, LaneFacts
+from hotloop.tune.lanes import TimeOver
 from hotloop.tune.proof import LOSS, NORM, Gradients
+from hotloop.tune.race import race
 from hotloop.tune.search import tune
 from hotloop.tune.settings import value_of, with_knobs
 
@@ -71,6 +73,9 @@ class Made:
 
     def losses(self, seeds: list[int], steps: int) -> list[float]:
         return [1.0 + 0.1 * seed for seed in seeds]
+
+    def allow(self, seconds: float) -> None:
+        pass
 
     def stay(self) -> None:
         """It stays."""
@@ -177,14 +182,53 @@ def test_a_baseline_that_dies_ends_the_climb_with_the_rows_so_far() -> None:
     assert not any(lane.alive for lane in track.lanes)
 
 
-def test_tuning_says_so_where_not_even_its_own_choice_could_be_measured() -> None:
-    opened: list[Loaded] = []
-
-    def law(config: Loaded) -> dict[str, Any]:
-        opened.append(config)
-        return {"seconds": 0.1} if len(opened) == 1 else {"refused": "no room"}
-
+def _undecided() -> Loaded:
     config = with_knobs(loaded(1), {"training.precision": "auto"}, "default")
-    origins = dict.fromkeys(config.origins, "default")
+    return replace(config, origins=dict.fromkeys(config.origins, "default"))
+
+
+def test_where_its_own_choice_does_not_run_tuning_climbs_from_the_plain_way() -> None:
+    def law(config: Loaded) -> dict[str, Any]:
+        if _is(config, "training.precision") == "auto":
+            return {"seconds": 0.1, "refused": "no room"}
+        return {"seconds": 0.1 / (1 + (_is(config, "training.channels_last") == "on"))}
+
+    found = tune(_undecided(), Silent(), 5, track=Arithmetic(law))
+    assert found.rows[0].reason == "does not run: no room" and not found.broken
+    assert found.knobs["training.channels_last"] == "on" and found.factor > 1.9
+
+
+def test_tuning_says_so_where_all_time_was_over_before_its_own_choice_was_measured() -> None:
+    class Late(Arithmetic):
+        def open(self, config: Loaded, seconds: float = 0.0) -> Made:
+            if self.lanes:
+                raise TimeOver("given up: its share of the time was over")
+            return super().open(config, seconds)
+
+    track = Late(lambda _: {"seconds": 0.1})
     with pytest.raises(HotloopError, match="own choice could not be measured"):
-        tune(replace(config, origins=origins), Silent(), 5, track=Arithmetic(law))
+        tune(_undecided(), Silent(), 5, track=track)
+    assert not any(lane.alive for lane in track.lanes)
+
+
+@pytest.mark.parametrize(("times", "rows", "rounds"), [(3.7, 4, 7), (1.6, 2, 7), (1.6, 1, 3), (2.6, 1, 2)])
+def test_paces_are_compared_row_by_row(times: float, rows: int, rounds: int) -> None:
+    """A batch of four times the rows may take 3.7 times as long: it is raced to the end, not judged by one look."""
+    larger = with_knobs(loaded(1), {"training.batch_size": 8 * rows})
+    runners = {"baseline": Made(loaded(1), {"seconds": 0.1}), "candidate": Made(larger, {"seconds": 0.1 * times})}
+    found = race(runners, "baseline", "candidate")
+    assert len(found["candidate"].seconds) == rounds
+
+
+def test_ending_one_lane_badly_ends_the_others_too() -> None:
+    ladder, track = _climb(
+        lambda config: {"seconds": 0.1 / (1 + (_is(config, "training.channels_last") == "on"))}, [LAST]
+    )
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    track.lanes[-1].close = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        ladder.close()
+    assert not track.lanes[0].alive

@@ -25,6 +25,7 @@ from hotloop.tune.row import Row
 from hotloop.tune.search import Climbed
 
 from .owned import write
+from .planted import Blobs
 from .test_ladder import Made
 
 ROW = {
@@ -133,10 +134,27 @@ def test_a_cache_that_cannot_be_written_takes_nothing_away(
     assert "not kept for later runs" in capsys.readouterr().err
 
 
+def test_a_runs_own_file_asks_for_nothing(tmp_path: Path) -> None:
+    """config.yaml holds every key, training.tune=auto too: it can be trained with again where nothing is tuned."""
+    data = {"x": torch.ones(8, 1)}
+
+    def loss(net: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return net(batch["x"])
+
+    config = {"max_steps": 1, "experiment.dir": str(tmp_path)}
+    first = hotloop.fit(torch.nn.Linear(1, 1), data, loss=loss, config=config, progress=False)
+    file = first.dir / "config.yaml"
+    assert "tune: auto" in file.read_text(encoding="utf-8")
+    again = hotloop.fit(torch.nn.Linear(1, 1), data, loss=loss, config=file, progress=False)
+    assert again.dir != first.dir
+
+
 def test_tuning_that_is_asked_for_where_it_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "classify", "training.tune=auto", "data.folds=3"]) == 2
     assert main(["train", "gpt", "training.tune=auto", "training.auto_batch_size=true"]) == 2
     assert capsys.readouterr().err.count("training.tune=auto has no effect here") == 2
     data = {"x": torch.ones(4, 1)}
+    with pytest.raises(HotloopError, match="has no effect here"):
+        hotloop.train(Blobs, tune="auto", progress=False)
     with pytest.raises(HotloopError, match="has no effect here"):
         hotloop.fit(torch.nn.Linear(1, 1), data, loss=lambda net, batch: net(batch["x"]), tune="auto", progress=False)

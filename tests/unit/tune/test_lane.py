@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 import hotloop
 from hotloop import assemble
 from hotloop import device as machine
 from hotloop.config.load import Loaded, load
+from hotloop.engine.capture import Capture
+from hotloop.errors import HotloopError
 from hotloop.task import options_of
 from hotloop.tune.lane import Lane, data_shape
 from hotloop.tune.settings import PLAIN, is_open, with_knobs
@@ -75,6 +78,63 @@ def test_what_workers_read_in_a_pause_does_not_count() -> None:
     assert burst.seconds / burst.steps > 0.1
 
 
+class Uneven(Blobs):
+    """75 rows: batches of 32, 32 and 11."""
+
+    def sources(self) -> hotloop.Splits:
+        train = super().sources().train
+        return hotloop.Splits({name: value[:75] for name, value in train.items()})
+
+
+class Coupled(Uneven):
+    """Its last batch cannot be filled up with rows that count nothing."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+
+
+def test_rows_of_a_step_are_those_of_an_epoch() -> None:
+    burst = _lane(loaded(1), Uneven).run(0.05)
+    assert burst.rows / burst.steps == pytest.approx(75 / 3)
+
+
+@pytest.mark.parametrize(("task", "shapes"), [(Coupled, [32, 11]), (Uneven, [32])])
+def test_a_shorter_last_batch_is_compiled_before_the_race(
+    task: Any, shapes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler meets both shapes while the lane warms up, though the epoch's end is far."""
+    seen: list[int] = []
+
+    def compiled(share: Any, **_: Any) -> Any:
+        def run(micro: Any, totals: Any) -> Any:
+            seen.append(len(micro["x"]))
+            return share(micro, totals)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    knobs = {"training.compile": "default", "training.batch_size": 32, "training.gradient_accumulation_steps": 1}
+    lane = _lane(with_knobs(loaded(1), knobs), task)
+    assert lane.facts().shapes == len(shapes)
+    monkeypatch.setattr("hotloop.tune.lane._WARM", 1)
+    lane.warm()
+    assert list(dict.fromkeys(seen)) == shapes
+
+
+class Refuses:
+    """A recorder that cannot record."""
+
+    def prepare(self, run: Any, watched: bool) -> Any:
+        return run(), "the host waits for the GPU in loss.py:3" if watched else ""
+
+
+def test_a_step_that_cannot_be_captured_is_no_candidate() -> None:
+    lane = _lane(loaded(1))
+    lane._session.state.captured = Capture(Refuses())  # type: ignore[arg-type]
+    with pytest.raises(HotloopError, match="cannot be captured: the host waits for the GPU in loss.py:3"):
+        lane.warm()
+
+
 def _shape(config: Loaded) -> dict[str, Any]:
     task = Blobs(config.config.model, config.config.data, seed=config.config.experiment.seed)
     return data_shape(assemble.build(config, task))
@@ -86,6 +146,7 @@ def test_the_key_holds_what_decides_and_not_the_seed() -> None:
     for knobs in (
         {"training.batch_size": 16, "training.gradient_accumulation_steps": 2},
         {"training.max_steps": 2000},
+        {"training.max_time": 600},
         {"training.deterministic": True},
         {"training.ema": 0.9},
         {"optimization.max_grad_norm": None},
