@@ -32,7 +32,10 @@ def layers_of(model: nn.Module) -> list[nn.Dropout]:
 
 def is_slow_in_torch() -> bool:
     """Whether torch draws a mask's elements one by one here."""
-    return not (torch.backends.mkl.is_available() and machine.cpu_is_intel())
+    return not (
+        torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+        and machine.cpu_is_intel()
+    )
 
 
 def apply(model: nn.Module) -> None:
@@ -70,4 +73,5 @@ def dropped(x: Tensor, rate: float) -> Tensor:
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     mask: Any = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(bits[: x.numel()].view(x.shape), cut - _STEPS // 2, out=mask)
-    return x * mask.mul_(_STEPS / (_STEPS - cut))
+    kept: Tensor = x * mask.mul_(_STEPS / (_STEPS - cut))
+    return kept

@@ -59,9 +59,11 @@ class Sections:
         recompute = {} if choice.recompute is None else {"gradient_checkpointing": choice.recompute}
         offload = {} if choice.offload is None else {"offload": "on" if choice.offload else "off"}
         pin = {} if choice.pin_memory is None else {"pin_memory": "auto" if choice.pin_memory else "off"}
+        searches = config.training.auto_batch_size or config.memory.budget is not None
+        tune = {"tune": "off"} if searches else {}  # what searches by itself is not tuned
         return cls(
             config.data.model_copy(update=pin),
-            config.training.model_copy(update=precision),
+            config.training.model_copy(update={**precision, **tune}),
             config.optimization.model_copy(update={**optimizer, **recompute}),
             config.callbacks,
             config.memory.model_copy(update=offload),

@@ -42,7 +42,13 @@ class Readout:
 
 
 class Captured(Protocol):
-    """What takes the place of `train_step` where steps are recorded and replayed."""
+    """What takes the place of `train_step` where steps are recorded and replayed.
+
+    Attributes:
+        off: why nothing is recorded any more; empty while it is.
+    """
+
+    off: str
 
     def __call__(self, state: TrainState, batch: Batch, /) -> tuple[Tensor, Tensor]: ...
 

@@ -64,7 +64,7 @@ class Bench(Protocol):
 
 def trial_config(config: Config, whole: bool) -> Config:
     """The configuration of a trial."""
-    training: dict[str, Any] = {"auto_batch_size": False}
+    training: dict[str, Any] = {"auto_batch_size": False, "tune": "off"}  # nothing is timed before it is asked for
     training |= {"compile": "off"} if config.training.compile == "auto" and not whole else {}
     held: dict[str, Any] = {"budget": None, "recover": "off"}
     if config.memory.budget is not None and config.memory.keep_freed == "auto":

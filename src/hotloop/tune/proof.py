@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -106,11 +107,11 @@ def _turned(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     for name, value in _parameters(other).items():
         held = one.get(name)
         away += _away(None if held is None else held.double() / ours, value.double() / theirs)
-    return away**0.5
+    return math.sqrt(away)
 
 
 def _size(found: dict[str, Tensor]) -> float:
-    return sum(float(value.double().square().sum()) for value in _parameters(found).values()) ** 0.5
+    return math.sqrt(sum(float(value.double().square().sum()) for value in _parameters(found).values()))
 
 
 def errors(found: Gradients, reference: Gradients) -> Error:

@@ -79,7 +79,7 @@ def test_what_workers_read_in_a_pause_does_not_count() -> None:
 
 
 class Uneven(Blobs):
-    """75 rows: batches of 32, 32 and 11."""
+    """75 rows, of which 8 are held out: batches of 32, 32 and 3."""
 
     def sources(self) -> hotloop.Splits:
         train = super().sources().train
@@ -95,10 +95,10 @@ class Coupled(Uneven):
 
 def test_rows_of_a_step_are_those_of_an_epoch() -> None:
     burst = _lane(loaded(1), Uneven).run(0.05)
-    assert burst.rows / burst.steps == pytest.approx(75 / 3)
+    assert burst.rows / burst.steps == pytest.approx(67 / 3)
 
 
-@pytest.mark.parametrize(("task", "shapes"), [(Coupled, [32, 11]), (Uneven, [32])])
+@pytest.mark.parametrize(("task", "shapes"), [(Coupled, [32, 3]), (Uneven, [32])])
 def test_a_shorter_last_batch_is_compiled_before_the_race(
     task: Any, shapes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,10 @@ class Refuses:
 def test_a_step_that_cannot_be_captured_is_no_candidate() -> None:
     lane = _lane(loaded(1))
     lane._session.state.captured = Capture(Refuses())  # type: ignore[arg-type]
-    with pytest.raises(HotloopError, match="cannot be captured: the host waits for the GPU in loss.py:3"):
+    with (
+        pytest.warns(UserWarning, match="cannot be captured"),
+        pytest.raises(HotloopError, match="cannot be captured: the host waits for the GPU in loss.py:3"),
+    ):
         lane.warm()
 
 
