@@ -63,8 +63,9 @@ format: $(TEST)
 
 bench: $(BENCH)
 	$(PY) bench/side_by_side.py --starts 3 --rounds 3 --json bench/results/cpu.json
+	$(PY) bench/limit.py --store bench/results/limit.json
 	$(PY) bench/overhead.py --store bench/results/overhead.json
-	$(PY) bench/overhead.py --threads 1 --hidden 4096 --batch 256 --steps 100 --rounds 25 --store bench/results/overhead_large.json
+	$(PY) bench/overhead.py --threads 2 --hidden 4096 --batch 256 --steps 60 --rounds 40 --store bench/results/overhead_large.json
 	$(PY) bench/page.py
 
 clean:

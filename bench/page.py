@@ -1,8 +1,8 @@
 """Writes docs/benchmarks.md out of the stored results: python bench/page.py [--to FILE].
 
 Reads what the other scripts left in bench/results: cpu.json and cuda.json (side_by_side.py), gpu.json (gpu.py),
-overhead.json and overhead_large.json (overhead.py), quality.json (time_to_quality.py). What is not there is said to be
-not run yet.
+limit.json (limit.py), overhead.json and overhead_large.json (overhead.py), quality.json (time_to_quality.py). What is
+not there is said to be not run yet.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ def overview(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return table(("times as fast as", *(LABELS[name] for name in PEERS), "goal"), rows) if rows else [NOT_RUN + "."]
 
 
+LIMIT = """\
+The loop by hand and hotloop's step with the same settings, each on its own copy of the model, in turn in one process,
+where both have the same luck: what there is left to gain in the loop (`python bench/limit.py`)."""
+
 _SIDES = {"plain": "reference", "hotloop": "own"}
 
 
@@ -115,6 +119,20 @@ def quality(stored: Mapping[str, Any]) -> list[str]:
             f"{median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})", well,
         ])  # fmt: skip
     return table(("task", "target", "plain, s", "hotloop, s", "times (min .. max)", "target reached"), rows)
+
+
+def limit(stored: Mapping[str, Any]) -> list[str]:
+    """hotloop's step beside the loop by hand, in one process."""
+    if not stored:
+        return [f"{NOT_RUN}.", ""]
+    rows = [
+        [row["title"], *(f"{value:.1f}" for value in row["ms"]), f"{row['ratio'][0]:.3f}",
+         "{1:.3f} .. {2:.3f}".format(*row["ratio"]), " ".join(f"{ratio:.3f}" for ratio in row["by_start"])]
+        for row in stored["rows"]
+    ]  # fmt: skip
+    about = f"{stored['about']['starts']} starts of {stored['about']['rounds']} rounds."
+    titles = ("", "by hand, ms", "hotloop, ms", "by hand / hotloop", "min .. max", "by start")
+    return [LIMIT, "", about, "", *table(titles, rows), ""]
 
 
 def overhead(stored: Mapping[str, Any]) -> list[str]:
@@ -170,7 +188,8 @@ def page(stored: Mapping[str, Mapping[str, Any]]) -> str:
     for result in cpu.get("workloads", []):
         lines += throughput(result)
     lines += ["## Time to quality", "", QUALITY, ""]
-    lines += [*quality(stored.get("quality", {})), "", "## What a step costs over a bare loop", ""]
+    lines += [*quality(stored.get("quality", {})), "", "## hotloop's step beside the loop by hand", ""]
+    lines += [*limit(stored.get("limit", {})), "## What a step costs over a bare loop", ""]
     lines += [
         *overhead(stored.get("overhead", {})),
         *overhead(stored.get("overhead_large", {})),

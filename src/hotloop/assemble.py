@@ -39,6 +39,7 @@ from hotloop.engine.reduce import Totals, micro_loss, total_weights
 from hotloop.engine.resolve import Sections, resolve, total_steps
 from hotloop.engine.state import TrainState
 from hotloop.errors import HotloopError
+from hotloop.given import Given
 from hotloop.initial import begin, inherited
 from hotloop.parts import Parts, first_micro_batch, prepare
 from hotloop.premises import check_schedule, remarks_on, require_metrics, require_no_reader
@@ -184,7 +185,7 @@ def _plan(
     def probe(precisions: list[str]) -> Facts:
         return look_at_what_fits(task, model, partial(first_micro_batch, parts), size, device, precisions)
 
-    sections = Sections.of(config, choice)
+    sections = Sections.of(config, choice, tunable=not isinstance(task, Given))
     plan, remarks, seconds = resolve(
         sections, device, model, parts.host.train, parts.sampler, probe, choice.micro_batch
     )

@@ -194,6 +194,18 @@ def test_a_contestant_that_dies_is_named_with_its_reason(bench, tmp_path):
     assert gone.ask(1) is None and "unknown: nothing" in gone.why
 
 
+def test_the_limit_is_measured_in_one_process(repository, tmp_path, bench):
+    file = tmp_path / "limit.json"
+    command = [sys.executable, str(repository / "bench" / "limit.py"), "--only", "translate", "--rounds", "2"]
+    command += ["--seconds", "0.01", "--starts", "1", "--store", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    stored = json.loads(file.read_text())
+    (row,) = stored["rows"]
+    assert row["ratio"][1] <= row["ratio"][0] <= row["ratio"][2] and min(row["ms"]) > 0
+    assert f"| {row['title']} | {row['ms'][0]:.1f} |" in bench("page").page({"limit": stored})
+
+
 def test_one_round_of_the_bare_loop_and_hotloop_on_the_same_rows(repository, tmp_path):
     """In fp32 hotloop's losses are those of the plain loop: same weights, same rows, same arithmetic."""
     (tmp_path / "lstm.yaml").write_text("training:\n  precision: fp32\n  compile: 'off'\n")

@@ -52,15 +52,18 @@ class Sections:
     on_nan: str
 
     @classmethod
-    def of(cls, config: Config, choice: Choice) -> Sections:
-        """These parts of `config`, with what was chosen in its place; the micro-batch is not among them."""
+    def of(cls, config: Config, choice: Choice, tunable: bool = True) -> Sections:
+        """These parts of `config`, with what was chosen in its place; the micro-batch is not among them.
+
+        A run that is not `tunable`, or that searches by itself, needs no time of a pass for `training.tune`.
+        """
         precision = {} if choice.precision is None else {"precision": choice.precision}
         optimizer = {} if choice.optimizer is None else {"optimizer": choice.optimizer}
         recompute = {} if choice.recompute is None else {"gradient_checkpointing": choice.recompute}
         offload = {} if choice.offload is None else {"offload": "on" if choice.offload else "off"}
         pin = {} if choice.pin_memory is None else {"pin_memory": "auto" if choice.pin_memory else "off"}
         searches = config.training.auto_batch_size or config.memory.budget is not None
-        tune = {"tune": "off"} if searches else {}  # what searches by itself is not tuned
+        tune = {"tune": "off"} if searches or not tunable else {}
         return cls(
             config.data.model_copy(update=pin),
             config.training.model_copy(update={**precision, **tune}),
