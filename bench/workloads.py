@@ -30,7 +30,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "gpt-64x256": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "lstm": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
     "translate": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
-    "classify": {"training.precision": "bf16", "training.compile": "off", "training.threads": 2},
+    "classify": {"training.precision": "bf16", "training.compile": "default", "training.threads": 2},
 }
 AUTO = {
     "training.precision": "auto", "training.compile": "auto", "training.threads": "auto", "memory.keep_freed": "auto",
@@ -121,7 +121,7 @@ class Workload:
             blocks=compiled and blocks,
             channels_last=keys.get("training.channels_last") == "on",
             keep_freed=keys["memory.keep_freed"] != "off" and self.device == "cpu",
-            fast_dropout=keys["training.fast_dropout"] != "off" and not compiled and self.device == "cpu",
+            fast_dropout=keys["training.fast_dropout"] != "off" and self.device == "cpu",
             pad=compiled,
             threads=threads if isinstance(threads, int) else None,
             micro=size if size < self.batch else None,

@@ -68,8 +68,7 @@ class TrainingSection(Section):
     )
     fast_dropout: Switch = knob(
         "auto",
-        "On a CPU, draw dropout's masks four elements at a time; auto does where torch draws them one by one. Compiled "
-        "code draws its own.",
+        "On a CPU, draw dropout's masks four elements at a time; auto does where torch draws them one by one.",
     )
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = knob(
         "auto", "Kernel of torch's scaled dot-product attention; auto leaves the choice to torch."

@@ -6,6 +6,10 @@ as four numbers of 16 bits, each compared with the rate. The rate is rounded to 
 of what is really kept, so the expectation is exact. Masks are others than torch's from the same seed, equally
 distributed; seeding, checkpoints and recomputing work as before, as the generator is the same.
 
+In compiled code the mask is an operation of its own (`hotloop::dropout_mask`), as what the compiler would write draws
+element by element too. It is a function of a seed that is drawn before it: the compiler, which merges equal calls of an
+operation and may repeat one in the backward pass, then cannot change what is dropped.
+
 A layer's `forward` is replaced on the instance (`engine.forwards`); `remove` takes it off again.
 Source: Srivastava et al., "Dropout", JMLR 15 (2014), with the scale in training.
 """
@@ -20,6 +24,7 @@ from torch import Tensor, nn
 from hotloop import device as machine
 from hotloop.engine.forwards import unwrap, wrap
 
+_OPERATION = "hotloop::dropout_mask"
 _STEPS = 1 << 16  # of the rate: what 16 bits can tell apart
 _SMALLEST = 8192  # elements from which four at a time is faster, with what it takes to begin
 
@@ -52,9 +57,9 @@ def remove(model: nn.Module) -> None:
 
 
 def _forward(layer: nn.Dropout, before: None, x: Tensor) -> Tensor:
-    """A dropout layer's forward pass; torch's own for few elements, other devices, and code that is being compiled."""
+    """A dropout layer's forward pass; torch's own for few elements and on other devices."""
     ours = layer.training and 0.0 < layer.p < 1.0 and x.numel() >= _SMALLEST
-    if not ours or x.device.type != "cpu" or not x.is_floating_point() or torch.compiler.is_compiling():
+    if not ours or x.device.type != "cpu" or not x.is_floating_point():
         return type(layer).forward(layer, x)
     return dropped(x, layer.p)
 
@@ -69,9 +74,35 @@ def dropped(x: Tensor, rate: float) -> Tensor:
     Returns:
         A new tensor of x's shape and type, differentiable.
     """
-    cut = min(_STEPS - 1, max(1, round(rate * _STEPS)))
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    mask: Any = torch.empty(x.shape, dtype=x.dtype)
-    torch.ge(bits[: x.numel()].view(x.shape), cut - _STEPS // 2, out=mask)
-    kept: Tensor = x * mask.mul_(_STEPS / (_STEPS - cut))
+    if torch.compiler.is_compiling():
+        mask = torch.ops.hotloop.dropout_mask(x.detach(), torch.randint(0, 1 << 62, (1,)), rate)
+    else:
+        mask = _mask(x.detach(), rate)
+    kept: Tensor = x * mask
     return kept
+
+
+def _mask(like: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """0 or the scale, of `like`'s shape and type, from torch's own generator or another."""
+    cut = min(_STEPS - 1, max(1, round(rate * _STEPS)))
+    bits = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    bits = bits.view(torch.int16)
+    mask: Any = torch.empty(like.shape, dtype=like.dtype)
+    torch.ge(bits[: like.numel()].view(like.shape), cut - _STEPS // 2, out=mask)
+    scaled: Tensor = mask.mul_(_STEPS / (_STEPS - cut))
+    return scaled
+
+
+def _mask_of(like: Tensor, seed: Tensor, rate: float) -> Tensor:
+    """The mask of a seed (1,): always the same."""
+    return _mask(like, rate, torch.Generator().manual_seed(int(seed)))
+
+
+def _unknown_mask(like: Tensor, seed: Tensor, rate: float) -> Tensor:
+    """What the compiler sees of it: shape and type."""
+    return torch.empty(like.shape, dtype=like.dtype, device=like.device)
+
+
+torch.library.define(_OPERATION, "(Tensor like, Tensor seed, float rate) -> Tensor")
+torch.library.impl(_OPERATION, "CPU", _mask_of)
+torch.library.register_fake(_OPERATION, _unknown_mask)

@@ -40,7 +40,7 @@ def resolve_speed(
     remarks = [f"training.capture=on is left out: {why}"] if why else []
     if training.channels_last == "on" and not images:
         remarks.append("training.channels_last=on is left out: the model has no 2-D convolutions")
-    masks, why = _masks(training, device, mode, model)
+    masks, why = _masks(training, device, model)
     remarks += [f"training.fast_dropout=on is left out: {why}"] if why else []
     fields = {"compile_region": region, "capture": graphs, "channels_last": images, "attention": training.attention}
     fields |= {"fast_dropout": masks}
@@ -58,11 +58,10 @@ def _capture(training: TrainingSection, device: torch.device, mode: str, recompu
     return True, ""
 
 
-def _masks(training: TrainingSection, device: torch.device, mode: str, model: nn.Module) -> tuple[bool, str]:
+def _masks(training: TrainingSection, device: torch.device, model: nn.Module) -> tuple[bool, str]:
     """Whether dropout draws its masks by hotloop's way, and why not where it was asked for."""
     reasons = {
         f"it is for training on a CPU, and this run is on {device}": device.type != "cpu",
-        "compiled code draws masks of its own": mode != "off",
         "the model has no dropout layers that drop anything": not dropout.layers_of(model),
     }
     why = next((reason for reason, holds in reasons.items() if holds), "")
