@@ -73,7 +73,8 @@ def measure(workload: Workload, rounds: int, seconds: float) -> list[tuple[float
         lanes = (by_hand(workload, hand), by_hotloop(workload, own))
         for lane in lanes:
             _timed(lane, _WARM)
-        steps = max(2, round(seconds / (_timed(lanes[0], 2) / 2e3)))
+        steps = round(seconds / (_timed(lanes[0], 2) / 2e3))
+        steps = max(1, min(steps, (workload.steps - _WARM - 2) // rounds - 1))  # the run has no more
         found = []
         for number in range(rounds):
             times = {}

@@ -121,7 +121,7 @@ class Workload:
             blocks=compiled and blocks,
             channels_last=keys.get("training.channels_last") == "on",
             keep_freed=keys["memory.keep_freed"] != "off" and self.device == "cpu",
-            fast_dropout=keys["training.fast_dropout"] != "off" and self.device == "cpu",
+            fast_dropout=self.device == "cpu" and _drops_fast(keys["training.fast_dropout"]),
             pad=compiled,
             threads=threads if isinstance(threads, int) else None,
             micro=size if size < self.batch else None,
@@ -162,6 +162,13 @@ CPU = [
         {**_TEXTS, "model.name": "bert", "optimization.learning_rate": 1e-4}, 32, 2000, 1.5,
     ),
 ]  # fmt: skip
+
+
+def _drops_fast(said: str) -> bool:
+    """As hotloop decides it."""
+    from hotloop.engine.dropout import is_slow_in_torch
+
+    return said == "on" or (said == "auto" and is_slow_in_torch())
 
 
 @dataclass

@@ -83,7 +83,7 @@ def train(
     started = time.time() if started is None else started
     task = task or make_task(loaded.config)
     shown = reporter or Silent()
-    loaded, task, session = _settled(loaded, task, choice, settle, shown)
+    loaded, task, session = settled(loaded, task, choice, settle, shown)
     plain(session.state.model.state_dict(), "the model")  # what could not be resumed is told before it is trained
     folder = _begun_folder(session, rooted(loaded.config), choice)
     notes = [*task.notes(), *loaded.notes, *choice.told]
@@ -105,10 +105,10 @@ def _begun_folder(session: Session, config: Config, choice: Choice) -> RunFolder
     return folder
 
 
-def _settled(
+def settled(
     loaded: Loaded, task: Task, choice: Choice, settle: Settle | None, reporter: Reporter
 ) -> tuple[Loaded, Task, Session]:
-    """The run put together, with another configuration where `settle` has one."""
+    """The run put together, with another configuration where `settle` has one that works; see `Settle`."""
     session = _built(loaded, task, choice)
     plain_choice = replace(choice, told=(), rows=()) == assemble.NOTHING  # else something was decided before
     other = settle(loaded, session, reporter) if settle is not None and plain_choice else None

@@ -78,16 +78,18 @@ def _profiled(loaded: Loaded, steps: int | None, trace: Path | None, again: bool
 
     from hotloop import device as machine
     from hotloop import folds, memory
-    from hotloop.assemble import build
     from hotloop.ceilings import ceilings
+    from hotloop.launch import settled
     from hotloop.profiler.measure import profile
     from hotloop.runs.console import Console
+    from hotloop.runs.reporter import Silent
     from hotloop.saved import make_task
     from hotloop.shortage import before_training
-    from hotloop.tune.auto import key_for, recalled
+    from hotloop.tune.auto import known
     from hotloop.tune.choose import choose
 
-    loaded = folds.only(loaded, 1) if folds.wanted(loaded) else loaded
+    wanted = folds.wanted(loaded)
+    loaded = folds.only(loaded, 1) if wanted else loaded
     device = machine.pick_device(loaded.config.training.device)
     machine.set_threads(loaded.config.training.threads)
     limits = ceilings(device, again=again, tell=lambda line: click.echo(line, err=True))  # while memory is free
@@ -97,11 +99,11 @@ def _profiled(loaded: Loaded, steps: int | None, trace: Path | None, again: bool
     finally:
         reporter.close()
     try:
-        session = build(loaded, make_task(loaded.config), choice=choice)
-        key = key_for(loaded, session)
-        if key is not None and (known := recalled(loaded, key)) is not None:  # what a training would use
-            click.echo(known.notes[-1], err=True)
-            session = build(known, make_task(known.config), choice=choice)
+        # what `hotloop tune` found, as a training would use it
+        settle = None if wanted else known
+        found, _, session = settled(loaded, make_task(loaded.config), choice, settle, Silent())
+        for note in found.notes[len(loaded.notes) :]:
+            click.echo(note, err=True)
         return profile(session, limits, steps=steps, trace=trace)
     except Exception as error:
         if isinstance(error, HotloopError) or not memory.is_out_of_memory(error):

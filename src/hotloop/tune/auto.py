@@ -39,8 +39,8 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
     """
     if (key := key_for(loaded, session)) is None:
         return None
-    if (known := recalled(loaded, key)) is not None:
-        return known
+    if (found_before := recalled(loaded, key)) is not None:
+        return found_before
     predicted = session.predicted_seconds
     seconds = SHARE * predicted
     if seconds < _FEWEST:
@@ -59,12 +59,18 @@ def settle(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | Non
     return _noted(found.best, f"{told_of(found)} (measured in {seconds:.0f} s at most; {kept})")
 
 
+def known(loaded: Loaded, session: Session, reporter: Reporter) -> Loaded | None:
+    """As `settle`, without a search."""
+    key = key_for(loaded, session)
+    return None if key is None else recalled(loaded, key)
+
+
 def recalled(loaded: Loaded, key: dict[str, Any]) -> Loaded | None:
     """The configuration with the settings that a search found before, with a note; None where none did."""
-    if (kept := recall(key)) is None or (known := _fitting(loaded, kept.knobs)) is None:
+    if (kept := recall(key)) is None or (fitting := _fitting(loaded, kept.knobs)) is None:
         return None
     told = f"settings measured on {kept.measured}, {kept.factor:.2f}x the plain way: {in_words(kept.knobs)}"
-    return _noted(known, f"{told} (training.tune=off leaves them out)")
+    return _noted(fitting, f"{told} (training.tune=off leaves them out)")
 
 
 def key_for(loaded: Loaded, session: Session) -> dict[str, Any] | None:

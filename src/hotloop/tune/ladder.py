@@ -173,6 +173,7 @@ class Ladder:
             failed = "" if isinstance(error, TimeOver) else "does not run: "
             row = Row(rung.name, knobs, reason=f"{failed}{error.what}{where}")
             self._late = isinstance(error, TimeOver)
+            self.untried += self._late  # more time might have found more
             self.broken = self._lost(error)
         self._tell(row)
         if found is not None and row.kept:

@@ -39,6 +39,7 @@ from hotloop.usage import Meter
 Build = Callable[[Loaded], Session]
 _ATTENTION = {"scaled_dot_product_attention", "sdpa_attention_forward", "attend", "attend_to"}
 _SHAPES = 40  # further steps at most, in which the shapes of batches are met and compiled
+_WORKERS_SECONDS = 3.0  # of a burst that is longer because processes read ahead, at most
 _WARM = 3  # steps before the first that counts, besides the very first
 
 
@@ -136,8 +137,7 @@ class Lane:
         first = self._burst(1).seconds
         rest = [self._burst(1).seconds for _ in range(_WARM + shapes)]
         if self._short:  # what ends an epoch is compiled now, not in the middle of a race
-            transact(state, next(micro_batches(next(self._batches()), self._short)))
-            state.step += 1
+            self._step(next(micro_batches(next(self._batches()), self._short)))
         if state.captured is not None and state.captured.off:
             raise HotloopError(f"the step cannot be captured: {state.captured.off}")
         return max(0.0, first - min(rest))
@@ -158,11 +158,13 @@ class Lane:
         plan = self._session.plan
         ahead = plan.num_workers * max(1, plan.prefetch) if plan.num_workers else 0
         one = self._burst(1 + ahead)
-        if ahead:
-            one = self._burst(ahead)  # the first ones waited for the processes to start
         pace = one.seconds / one.steps
+        if ahead:  # the first ones waited for the processes to start, and what these make ready is used up next
+            one = self._burst(max(1, min(ahead, int(seconds / pace))))
+            pace = one.seconds / one.steps
+        least = min(2 * ahead, int(_WORKERS_SECONDS / pace)) if pace > 0 else 0
         meter = Meter(self._device)
-        burst = self._burst(max(1, 2 * ahead, int((seconds - pace) / pace) if pace > 0 else 1))
+        burst = self._burst(max(1, least, int((seconds - pace) / pace) if pace > 0 else 1))
         burst = replace(burst, use=meter.share())
         if ahead:
             self._end_feed()
@@ -175,16 +177,20 @@ class Lane:
         self._feed = None
 
     def _burst(self, steps: int) -> Burst:
-        state, feed = self._session.state, self._batches()
+        feed = self._batches()
         self._wait()
         started = time.perf_counter()
         for _ in range(steps):
-            if state.step % max(1, state.plan.total_steps) == 0:
-                state.applied.zero_()  # the schedule has no rate for more updates than the run makes
-            transact(state, next(feed))
-            state.step += 1
+            self._step(next(feed))
         self._wait()
         return Burst(steps, time.perf_counter() - started, steps * _rows_a_step(self._session))
+
+    def _step(self, batch: Batch) -> None:
+        state = self._session.state
+        if state.step % max(1, state.plan.total_steps) == 0:
+            state.applied.zero_()  # the schedule has no rate for more updates than the run makes
+        transact(state, batch)
+        state.step += 1
 
     def _batches(self) -> Iterator[Batch]:
         self._feed = self._session.feed() if self._feed is None else self._feed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import hotloop
 from hotloop import device as machine
 from hotloop.config.schema import OptimizationSection, TrainingSection
 from hotloop.engine import dropout, recompute
-from hotloop.engine.dropout import dropped
+from hotloop.engine.dropout import FastDropout, dropped
 from hotloop.engine.execution import resolve_speed
 
 CPU = torch.device("cpu")
@@ -81,11 +82,45 @@ def test_layers_are_taken_on_and_left_as_they_came() -> None:
     net = Net()
     net.layers[0][1].forward = lambda x: x  # somebody's own
     dropout.apply(net)
-    assert [type(part) for part in net.modules() if "forward" in part.__dict__] == [nn.Dropout, nn.Dropout]
-    assert list(net.state_dict()) == list(Net().state_dict())
+    assert [part for part in net.modules() if isinstance(part, FastDropout)] == [net.layers[1][1]]
+    assert list(net.state_dict()) == list(Net().state_dict()) and repr(net) == repr(Net())
+    assert isinstance(copy.deepcopy(net).layers[1][1], FastDropout)
     dropout.remove(net)
-    own = [part for part in net.modules() if "forward" in part.__dict__]
-    assert own == [net.layers[0][1]]
+    assert not any(isinstance(part, FastDropout) for part in net.modules())
+
+
+def test_what_torchs_own_takes_is_still_taken() -> None:
+    layer = nn.Dropout(0.5)
+    dropout.apply(layer)
+    assert layer(input=torch.ones(128, 128)).shape == (128, 128)
+    ragged = torch.nested.nested_tensor([torch.ones(100, 64), torch.ones(200, 64)])
+    assert layer(ragged).is_nested
+    each = torch.vmap(layer, randomness="different")(torch.ones(3, 128, 128))
+    assert not torch.equal(each[0], each[1])
+
+
+def test_blocks_that_are_compiled_one_by_one_share_a_program_still() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.drop = nn.Linear(64, 64), nn.Dropout(0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.drop(self.layer(x))
+
+    net = nn.Sequential(*(Block() for _ in range(10)))
+    dropout.apply(net)
+    graphs = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    program = torch.compile(Block.forward, backend=counting, dynamic=False, fullgraph=True)
+    x = torch.ones(128, 64).requires_grad_()
+    for block in net:
+        x = program(block, x)
+    assert len(graphs) == 1
 
 
 def test_few_elements_and_evaluation_are_torchs_own() -> None:
@@ -99,7 +134,7 @@ def test_few_elements_and_evaluation_are_torchs_own() -> None:
     assert torch.equal(ours.eval()(x), x)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager_decomp_partition"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager_decomp_partition", "inductor"])
 def test_compiled_code_keeps_the_law_in_one_graph(backend: str) -> None:
     """Also where the compiler merges equal operations, and works out again in the backward pass what it can."""
 
@@ -128,7 +163,8 @@ def test_compiled_code_keeps_the_law_in_one_graph(backend: str) -> None:
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
-def test_compiled_code_that_recomputes_draws_the_same_again() -> None:
+@pytest.mark.parametrize("backend", ["aot_eager_decomp_partition", "inductor"])
+def test_compiled_code_that_recomputes_draws_the_same_again(backend: str) -> None:
     """y = exp(m x), with a mask that is drawn in the forward pass and used in the backward pass after a second run."""
 
     class Again(nn.Module):
@@ -141,7 +177,7 @@ def test_compiled_code_that_recomputes_draws_the_same_again() -> None:
 
     net = Again()
     dropout.apply(net)
-    for run in (net, torch.compile(net, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)):
+    for run in (net, torch.compile(net, backend=backend, fullgraph=True, dynamic=False)):
         x = torch.linspace(0.5, 1.5, 128 * 128).requires_grad_()
         y = run(x)
         y.sum().backward()
@@ -195,7 +231,7 @@ def _run(tmp_path: Path, **keys: Any) -> tuple[list[float], nn.Module]:
 def test_a_run_draws_the_same_when_activations_are_recomputed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dropout, "is_slow_in_torch", lambda: True)
     plain, net = _run(tmp_path)
-    assert not any("forward" in part.__dict__ for part in net.modules())  # handed back as it came
+    assert not any(isinstance(part, FastDropout) for part in net.modules())  # handed back as it came
     assert _run(tmp_path, gradient_checkpointing=True)[0] == plain
     assert _run(tmp_path, fast_dropout="off")[0] != plain  # other masks, or it was not there at all
 
@@ -204,4 +240,4 @@ def test_taking_recomputing_off_takes_it_off_too() -> None:
     net = Net()
     dropout.apply(net)
     recompute.remove(net)
-    assert not any("forward" in part.__dict__ for part in net.modules())
+    assert not any(isinstance(part, FastDropout) for part in net.modules())

@@ -220,6 +220,23 @@ def test_paces_are_compared_row_by_row(times: float, rows: int, rounds: int) -> 
     assert len(found["candidate"].seconds) == rounds
 
 
+def test_a_candidate_whose_time_was_over_leaves_the_search_unfinished() -> None:
+    class Slow(Made):
+        def warm(self) -> float:
+            if _is(self.config, "training.compile") == "default":
+                raise TimeOver("given up: its share of the time was over")
+            return 0.0
+
+    class Track(Arithmetic):
+        def open(self, config: Loaded, seconds: float = 0.0) -> Made:
+            self.lanes.append(Slow(config, {"seconds": 0.1}))
+            return self.lanes[-1]
+
+    ladder = Ladder(Track(lambda _: {}), loaded(1), Silent(), minutes=5)
+    ladder.climb([[COMPILE], [LAST]])
+    assert ladder.untried == 1 and ladder.rows[0].reason.startswith("given up") and not ladder.broken
+
+
 def test_ending_one_lane_badly_ends_the_others_too() -> None:
     ladder, track = _climb(
         lambda config: {"seconds": 0.1 / (1 + (_is(config, "training.channels_last") == "on"))}, [LAST]
