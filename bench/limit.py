@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from peers import Pacer, steps_by_hand
 from workloads import CPU, Workload, loaded_for, named, prepare
 
 HERE = Path(__file__).resolve().parent
@@ -30,24 +31,9 @@ Step = Callable[[], None]
 
 
 def by_hand(workload: Workload, folder: str) -> Step:
-    """A step of the loop by hand: forward, backward, clip, update; micro-batches are the whole batch here."""
-    import torch
-    from torch import nn
-
-    ready = prepare(workload, workload.tuned_knobs(), folder)
-    net = torch.compile(ready.net, dynamic=False) if ready.knobs.compile else ready.net
-    optimizer, parameters, feed = ready.optimizer(), list(ready.net.parameters()), iter(ready.feed())
-    half = ready.knobs.precision == "bf16"
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            found = net(**next(feed))
-        found["loss"].backward()
-        nn.utils.clip_grad_norm_(parameters, ready.optimization.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    """A step of the loop by hand, as it runs beside the other trainers too."""
+    steps = steps_by_hand(prepare(workload, workload.tuned_knobs(), folder), Pacer(0, sys.stderr, workload.device))
+    return lambda: next(steps)
 
 
 def by_hotloop(workload: Workload, folder: str) -> Step:

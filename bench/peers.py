@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TextIO
 
@@ -103,7 +104,13 @@ def _share(ready: Ready, found: dict[str, Tensor], pacer: Pacer) -> Tensor:
 
 
 def bare(ready: Ready, pacer: Pacer) -> None:
-    """The loop by hand: forward, backward, clip, step; with the knobs where there are any."""
+    """The loop by hand, until the process ends."""
+    for _ in steps_by_hand(ready, pacer):
+        pacer.tick()
+
+
+def steps_by_hand(ready: Ready, pacer: Pacer) -> Iterator[None]:
+    """The loop by hand, one step at a time: forward, backward, clip, step; with the knobs where there are any."""
     optimizer, parameters = ready.optimizer(), list(ready.net.parameters())
     net = torch.compile(ready.net, dynamic=False) if ready.knobs.compile else ready.net
     cast = ready.knobs.precision == "bf16"
@@ -118,7 +125,7 @@ def bare(ready: Ready, pacer: Pacer) -> None:
         nn.utils.clip_grad_norm_(parameters, ready.optimization.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        pacer.tick()
+        yield
 
 
 def nanogpt(ready: Ready, pacer: Pacer) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from hotloop import device as machine
 
@@ -119,6 +119,6 @@ def _unknown_mask(like: Tensor, seed: Tensor, rate: float) -> Tensor:
     return torch.empty(like.shape, dtype=like.dtype, device=like.device)
 
 
-torch.library.define(_OPERATION, "(Tensor like, Tensor seed, float rate) -> Tensor")
-torch.library.impl(_OPERATION, "CPU", _mask_of)
-torch.library.register_fake(_OPERATION, _unknown_mask)
+library.define(_OPERATION, "(Tensor like, Tensor seed, float rate) -> Tensor")
+library.impl(_OPERATION, "CPU", _mask_of)
+library.register_fake(_OPERATION, _unknown_mask)
